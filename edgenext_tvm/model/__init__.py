@@ -1,1 +1,1 @@
-"""EdgeNeXt in PyTorch: definition, checkpoints, exact float rewrites before quantization, operation counts."""
+"""EdgeNeXt in PyTorch: definition, checkpoints, exact float rewrites, operation counts."""

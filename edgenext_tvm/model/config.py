@@ -68,9 +68,9 @@ def get_config(name: str) -> EdgeNeXtConfig:
 
 
 def check_input_size(input_size: int) -> int:
-    """Returns `input_size` (pixels) where EdgeNeXt can run at it, else raises UserError with the nearest sizes."""
+    """Returns `input_size` (pixels) where EdgeNeXt can run at it, else UserError with the nearest sizes."""
     if isinstance(input_size, bool) or not isinstance(input_size, int):
-        raise UserError(f"input size {input_size!r} is not an integer; give one side in pixels, for example 256")
+        raise UserError(f"input size {input_size!r} is not an integer: give one side in pixels, e.g. 256")
     if input_size < MIN_INPUT_SIZE or input_size % INPUT_SIZE_MULTIPLE:
         below = max(MIN_INPUT_SIZE, input_size // INPUT_SIZE_MULTIPLE * INPUT_SIZE_MULTIPLE)
         above = max(MIN_INPUT_SIZE, below + INPUT_SIZE_MULTIPLE)

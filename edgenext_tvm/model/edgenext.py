@@ -77,9 +77,9 @@ class ConvEncoder(nn.Module):
 class SdtaEncoder(nn.Module):
     """Adds to [B,C,H,W] its split depthwise transpose attention and inverted bottleneck (section 3.2).
 
-    The channels are split in `scales` groups of ceil(C/scales), the last one smaller where that does not divide.
-    Group i passes a 3x3 depthwise convolution together with the result of group i-1; the last group passes unchanged.
-    With LayerNorm the attention's norm is inside the residual branch, with BatchNorm it stands on the stream itself.
+    The channels are split in `scales` groups of ceil(C/scales), the last smaller where that does not divide.
+    Group i passes a 3x3 depthwise convolution together with the result of group i-1, the last is passed on.
+    With LayerNorm the attention's norm is inside the residual branch, with BatchNorm on the stream itself.
     """
 
     def __init__(self, config: EdgeNeXtConfig, stage: int) -> None:
@@ -180,7 +180,7 @@ class EdgeNeXt(nn.Module):
 
     @torch.no_grad()
     def fold_position_encoding(self) -> EdgeNeXt:
-        """Replaces, in place, the position encoding by its value at `input_size`, which torch.export sees as a constant.
+        """Replaces, in place, the position encoding by its value at `input_size`: a constant to torch.export.
 
         From then on the model takes images of `input_size` only. Load weights before. Returns self.
         """
@@ -199,8 +199,8 @@ def _check_image_shape(x: Tensor) -> None:
     for side in x.shape[2:]:
         if side % INPUT_SIZE_MULTIPLE or side < MIN_INPUT_SIZE:
             raise UserError(
-                f"images of {x.shape[2]}x{x.shape[3]} pixels are not possible: both sides must be a multiple of "
-                f"{INPUT_SIZE_MULTIPLE} and at least {MIN_INPUT_SIZE}; resize or pad the image"
+                f"images of {x.shape[2]}x{x.shape[3]} pixels are not possible: both sides must be a multiple "
+                f"of {INPUT_SIZE_MULTIPLE} and at least {MIN_INPUT_SIZE}; resize or pad the image"
             )
 
 

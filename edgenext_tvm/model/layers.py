@@ -44,7 +44,7 @@ class Mlp(nn.Module):
 class CrossCovarianceAttention(nn.Module):
     """Attends between channels instead of tokens, so its cost is linear in T (XCA, section 3.2, equation 2).
 
-    [B,T,C] -> [B,T,C]; per head softmax(normalize(Q) normalize(K)^T * temperature) V on Q, K, V of shape [d,T].
+    [B,T,C] -> [B,T,C]; per head softmax(normalize(Q) normalize(K)^T * temperature) V, with Q, K, V [d,T].
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -67,8 +67,8 @@ class CrossCovarianceAttention(nn.Module):
 class FourierPositionEncoding(nn.Module):
     """Gives each token a learned projection of sines and cosines of its row and column (section 3.2).
 
-    Rows and columns count from 1 and are scaled to (0, 2*pi]; 32 frequencies each, base 10000, sine and cosine in turn;
-    the 32 row features precede the 32 column features. Result float32 [1,T,C], exact as in training.
+    Rows and columns count from 1 and are scaled to (0, 2*pi]; 32 features each, base 10000, sine and cosine
+    in turn, rows before columns. Result float32 [1,T,C], exact as in training.
     """
 
     FREQUENCIES = 32
@@ -96,7 +96,7 @@ class FourierPositionEncoding(nn.Module):
 
 
 class ConstantPositionEncoding(nn.Module):
-    """Holds a position encoding computed ahead for one feature map size: float32 [1,T,C], a constant for a compiler."""
+    """Holds a position encoding computed ahead for one feature map size: float32 [1,T,C], a constant."""
 
     encoding: Tensor
 
