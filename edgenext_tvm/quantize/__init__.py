@@ -1,0 +1,18 @@
+"""Post-training int8 quantization: calibration, recipes and quantize/dequantize programs."""
+
+from edgenext_tvm.quantize.convert import QuantizedProgram, quantize_model, quantize_with_recipe
+from edgenext_tvm.quantize.images import ImageSet, open_images
+from edgenext_tvm.quantize.observers import ObserverSettings
+from edgenext_tvm.quantize.preprocess import Preprocessing
+from edgenext_tvm.quantize.recipe import Recipe
+
+__all__ = [
+    "ImageSet",
+    "ObserverSettings",
+    "Preprocessing",
+    "QuantizedProgram",
+    "Recipe",
+    "open_images",
+    "quantize_model",
+    "quantize_with_recipe",
+]

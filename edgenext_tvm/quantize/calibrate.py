@@ -1,0 +1,30 @@
+"""Runs calibration images through a prepared graph so that its observers see every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def progress_bar(quiet: bool) -> Progress:
+    """A progress bar on stderr, so that stdout stays clean; invisible when quiet."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True)
+
+
+@torch.no_grad()
+def calibrate(
+    prepared: torch.nn.Module, batches: Iterable[torch.Tensor], total: int, quiet: bool = False
+) -> int:
+    """Runs `prepared` on every batch (float32, its example input's shape) and returns how many batches it saw."""
+    seen = 0
+    with progress_bar(quiet) as progress:
+        task = progress.add_task("calibrate", total=total)
+        for batch in batches:
+            prepared(batch)
+            seen += 1
+            progress.advance(task)
+    return seen
