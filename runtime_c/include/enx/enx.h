@@ -16,7 +16,7 @@
  * Shapes: N batch (1), H rows, W columns, C channels, S side of the square input. Layout NHWC.
  *
  *     static enx_context_t context;
- *     static _Alignas(64) uint8_t arena[ARENA_BYTES];            (any aligned memory of model->arena_bytes)
+ *     static uint8_t arena[ARENA_BYTES] __attribute__((aligned(64)));   (any memory of that alignment)
  *     enx_init(&context, &enx_model_NAME, arena, sizeof arena, NULL);
  *     enx_preprocess_rgb8(&context, pixels, 640, 480, 640 * 3, 3);
  *     enx_run(&context);
@@ -176,11 +176,12 @@ enx_status_t enx_preprocess_rgb8(enx_context_t *context, const uint8_t *pixels, 
 /*
  * The exact scratch, in bytes, that enx_preprocess_rgb8 needs for one image size, as one block in the larger of the
  * two parts of the arena before and after the input tensor. At most
- *     27 * crop_size + 32 + 4 * crop_size * (ceil(2 * max(short side / resize_size, 1)) + 1)
- * bytes, so about 8 bytes per pixel of the cropped short side: 134 KiB + 27 * crop_size + 32 for 16384 x 16384.
+ *     35 * crop_size + 8 + 4 * crop_size * (ceil(2 * s) + 1), where s = max(width / resized width, 1).
+ * With resize_size = crop_size = 256: at most 15 KiB up to 512 pixels on the short side, 26 KiB up to 2048 and 141 KiB for
+ * 16384 x 16384.
  *   out_bytes   written on success.
  * To use it without a guess: an arena of model->arena_bytes + out_bytes + 8 is always enough.
- * Threads: any. Errors: ENX_ERR_NULL, _MODEL, _UNSUPPORTED, _IMAGE_SIZE.
+ * Threads: any. Errors: ENX_ERR_NULL, _UNSUPPORTED, _IMAGE_SIZE.
  */
 enx_status_t enx_preprocess_scratch_bytes(const enx_model_t *model, int32_t width, int32_t height,
                                           uint32_t *out_bytes);
