@@ -1,6 +1,6 @@
 """A board's C compiler, archiver and linker behind one value; equal inputs give equal bytes in any folder.
 
-Three kinds: `system` calls this machine's compiler, `gnu` a cross compiler by its prefix, `zig` the C compiler
+Three kinds: `system` calls the compiler of this machine, `gnu` a cross compiler, `zig` the C compiler
 of the ziglang package, which brings musl and glibc for every ARM target and needs nothing installed.
 """
 
@@ -79,7 +79,7 @@ class Toolchain:
             ) from None
         zig = (sys.executable, "-m", "ziglang")
         cpu = (f"-mcpu={board.llvm.mcpu.replace('-', '_')}",)
-        # zig builds its libc per CPU named at the link, a minute each: all AArch64 boards share the generic one
+        # zig builds a libc per CPU named at the link, a minute each: AArch64 boards share the generic one
         link_cpu = () if board.isa == "aarch64" else cpu
         # zig locks its cache itself, so concurrent builds may share it
         cache = str(cache_dir() / "zig")
