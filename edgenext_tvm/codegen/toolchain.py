@@ -115,7 +115,7 @@ class Toolchain:
                 [
                     *self.cc,
                     *COMMON_CFLAGS,
-                    *(f"-ffile-prefix-map={folder}=." for folder in folders),
+                    *(f"-ffile-prefix-map={folder}/=" for folder in folders),
                     *(f"-I{folder}" for folder in include_dirs),
                     *(f"-D{define}" for define in defines),
                     *self.cflags,

@@ -27,7 +27,7 @@ PART_H = "const char *part_file(void);\nint part_answer(int);\n"
 PART = """
 #include "part.h"
 static const int table[64] = {6};
-static int counter[1000];
+static volatile int counter[1000];
 const char *part_file(void) { return __FILE__; }
 int part_answer(int factor) { counter[factor] = factor; return table[0] * counter[factor]; }
 int part_unused(int x) { return x / 3; }
