@@ -11,7 +11,7 @@ from . import requantize as rq
 from .base import EPILOGUES, Kernel, TensorType, check_at_least_one, check_choice
 from .blocks import block, build_kernel, reduction_init, scratch, store
 from .epilogue import emit_epilogue, epilogue_names, epilogue_types, reference_epilogue
-from .window import check_window, output_extent, padded_load, padded_taps
+from .window import check_window, emit_padding, needs_padding, output_extent, padded_taps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +86,13 @@ class Conv2d(Kernel):
         def body(*buffers: tirx.Buffer) -> None:
             x, w, bias, mult, qp, *extra, y = buffers
             oh, ow = self.out_hw
+            image = emit_padding(self, x, 0, self.ci, qp[0]) if needs_padding(self) else x
             acc = scratch("acc", (self.n, oh, ow, self.co), "int32")
             extents = (self.n, oh, ow, self.co, self.kh, self.kw, self.ci)
             with block("acc", "SSSSRRR", extents) as (n, i, j, co, kh, kw, ci):
                 with reduction_init():
                     store(acc, (n, i, j, co), bias[co])
-                value = padded_load(self, x, n, i, j, kh, kw, ci, qp[0])
+                value = image[n, i * self.stride_h + kh, j * self.stride_w + kw, ci]
                 product = rq.to_int32(value) * rq.to_int32(w[kh, kw, ci, co])
                 store(acc, (n, i, j, co), acc[n, i, j, co] + product)
             emit_epilogue(self.epilogue, acc, mult, qp, extra, y)

@@ -11,7 +11,7 @@ from . import requantize as rq
 from .base import EPILOGUES, Kernel, TensorType, check_at_least_one, check_channel_window, check_choice
 from .blocks import block, build_kernel, reduction_init, scratch, store
 from .epilogue import emit_epilogue, epilogue_names, epilogue_types, reference_epilogue
-from .window import check_window, output_extent, padded_load, padded_taps
+from .window import check_window, emit_padding, needs_padding, output_extent, padded_taps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +109,14 @@ class Depthwise(Kernel):
             if self.inplace:
                 extra = extra[:-1]
             oh, ow = self.out_hw
+            padded = needs_padding(self)
+            image = emit_padding(self, x, self.x_offset, self.c, qp[0]) if padded else x
+            first = 0 if padded else self.x_offset
             acc = scratch("acc", (self.n, oh, ow, self.c), "int32")
             with block("acc", "SSSSRR", (self.n, oh, ow, self.c, self.kh, self.kw)) as (n, i, j, c, kh, kw):
                 with reduction_init():
                     store(acc, (n, i, j, c), bias[c])
-                value = padded_load(self, x, n, i, j, kh, kw, c + self.x_offset, qp[0])
+                value = image[n, i * self.stride_h + kh, j * self.stride_w + kw, c + first]
                 product = rq.to_int32(value) * rq.to_int32(w[kh, kw, c])
                 store(acc, (n, i, j, c), acc[n, i, j, c] + product)
             emit_epilogue(self.epilogue, acc, mult, qp, extra, y, self.y_offset)

@@ -13,6 +13,7 @@ from tvm import tirx
 
 from ..errors import UserError
 from .base import check_at_least_one
+from .blocks import block, scratch, store
 
 PAD_FIELDS = ("pad_top", "pad_left", "pad_bottom", "pad_right")
 
@@ -37,36 +38,29 @@ def check_window(kernel: Any) -> None:
         )
 
 
-def padded_load(
-    kernel: Any,
-    x: tirx.Buffer,
-    n: tirx.Expr,
-    i: tirx.Expr,
-    j: tirx.Expr,
-    kh: tirx.Expr,
-    kw: tirx.Expr,
-    c: tirx.Expr,
-    zero_point: tirx.Expr,
-) -> tirx.Expr:
-    """Return int8 x[n, ih, iw, c] for window position (i, j) and tap (kh, kw), or the zero point outside the image.
-
-    The bounds test is emitted only for the sides that can be crossed.
-    """
-    ih = i * kernel.stride_h + kh - kernel.pad_top
-    iw = j * kernel.stride_w + kw - kernel.pad_left
+def needs_padding(kernel: Any) -> bool:
+    """Return whether any window reaches outside the image."""
     oh, ow = output_extent(kernel)
-    inside: list[tirx.Expr] = []
-    if kernel.pad_top:
-        inside.append(ih >= 0)
-    if (oh - 1) * kernel.stride_h + kernel.kh - kernel.pad_top > kernel.h:
-        inside.append(ih < kernel.h)
-    if kernel.pad_left:
-        inside.append(iw >= 0)
-    if (ow - 1) * kernel.stride_w + kernel.kw - kernel.pad_left > kernel.w:
-        inside.append(iw < kernel.w)
-    if not inside:
-        return x[n, ih, iw, c]
-    return tirx.if_then_else(tirx.all(*inside), x[n, ih, iw, c], zero_point.astype("int8"))
+    below = (oh - 1) * kernel.stride_h + kernel.kh - kernel.pad_top > kernel.h
+    right = (ow - 1) * kernel.stride_w + kernel.kw - kernel.pad_left > kernel.w
+    return bool(kernel.pad_top or kernel.pad_left or below or right)
+
+
+def emit_padding(kernel: Any, x: tirx.Buffer, x_offset: int, channels: int, zero_point: tirx.Expr) -> tirx.Buffer:
+    """Emit block "pad", a copy of channels [x_offset, x_offset + C) with a border of zero points, and return it.
+
+    The result is int8[N, (OH-1)*stride_h + KH, (OW-1)*stride_w + KW, C]: exactly the pixels that windows see.
+    """
+    oh, ow = output_extent(kernel)
+    height = (oh - 1) * kernel.stride_h + kernel.kh
+    width = (ow - 1) * kernel.stride_w + kernel.kw
+    padded = scratch("padded", (kernel.n, height, width, channels), "int8")
+    with block("pad", "SSSS", (kernel.n, height, width, channels)) as (n, i, j, c):
+        ih, iw = i - kernel.pad_top, j - kernel.pad_left
+        inside = tirx.all(ih >= 0, ih < kernel.h, iw >= 0, iw < kernel.w)
+        value = tirx.if_then_else(inside, x[n, ih, iw, c + x_offset], zero_point.astype("int8"))
+        store(padded, (n, i, j, c), value)
+    return padded
 
 
 def padded_taps(kernel: Any, x: np.ndarray, zero_point: int) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -16,7 +16,7 @@ from tvm import tirx
 from ..errors import UserError
 from . import requantize as rq
 from .base import Kernel, TensorType, check_at_least_one
-from .blocks import block, build_kernel, reduction_init, scratch, store
+from .blocks import block, build_kernel, reduction_init, scratch, shared_loop, store
 
 MAX_TOKENS = 33_000
 """T * 255 * 255 must fit int32."""
@@ -115,31 +115,32 @@ class XcaScores(Kernel):
             def centred(t: tirx.Expr, channel: tirx.Expr) -> tirx.Expr:
                 return rq.to_int32(qkv[t, channel]) - zp[0]
 
-            with block("gram", "SSSR", (heads, d, d, self.t)) as (h, i, j, t):
-                with reduction_init():
-                    store(gram, (h * d + i, j), zero)
-                product = centred(t, h * d + i) * centred(t, c + h * d + j)
-                store(gram, (h * d + i, j), gram[h * d + i, j] + product)
-            with block("norms", "SSSR", (heads, 2, d, self.t)) as (h, s, i, t):
-                with reduction_init():
-                    store(norms, (s, h * d + i), zero)
-                value = centred(t, s * c + h * d + i)
-                store(norms, (s, h * d + i), norms[s, h * d + i] + value * value)
-            with block("inverse", "SSS", (heads, 2, d)) as (h, s, i):
-                norm = rq.to_float32(tirx.max(norms[s, h * d + i], one))
-                store(inverse, (s, h, i), tirx.const(1.0, "float32") / tirx.sqrt(norm))
-            with block("logits", "SSS", (heads, d, d)) as (h, i, j):
-                f = rq.to_float32(gram[h * d + i, j]) * (tau[h] * inverse[0, h, i]) * inverse[1, h, j]
-                store(logits, (h, i, j), rq.fixed_from_float_expr(f))
-            with block("row_max", "SSR", (heads, d, d)) as (h, i, j):
-                with reduction_init():
-                    store(row_max, (h, i), tirx.const(-(1 << 31), "int32"))
-                store(row_max, (h, i), tirx.max(row_max[h, i], logits[h, i, j]))
-            with block("out", "SSS", (heads, d, d)) as (h, i, j):
-                diff = row_max[h, i] - logits[h, i, j]
-                exponent = tirx.min(diff >> LOGIT_FRACTION_BITS, tirx.const(MAX_EXPONENT, "int32"))
-                mantissa = table[diff & 255] + (one << (exponent + (TABLE_FRACTION_BITS - 1)))
-                store(e, (h, j, i), (mantissa >> (exponent + TABLE_FRACTION_BITS)).astype("int8"))
+            with shared_loop(heads) as head:
+                with block("gram", "SSR", (d, d, self.t), head) as (h, i, j, t):
+                    with reduction_init():
+                        store(gram, (h * d + i, j), zero)
+                    product = centred(t, h * d + i) * centred(t, c + h * d + j)
+                    store(gram, (h * d + i, j), gram[h * d + i, j] + product)
+                with block("norms", "SSR", (2, d, self.t), head) as (h, s, i, t):
+                    with reduction_init():
+                        store(norms, (s, h * d + i), zero)
+                    value = centred(t, s * c + h * d + i)
+                    store(norms, (s, h * d + i), norms[s, h * d + i] + value * value)
+                with block("inverse", "SS", (2, d), head) as (h, s, i):
+                    norm = rq.to_float32(tirx.max(norms[s, h * d + i], one))
+                    store(inverse, (s, h, i), tirx.const(1.0, "float32") / tirx.sqrt(norm))
+                with block("logits", "SS", (d, d), head) as (h, i, j):
+                    f = rq.to_float32(gram[h * d + i, j]) * (tau[h] * inverse[0, h, i]) * inverse[1, h, j]
+                    store(logits, (h, i, j), rq.fixed_from_float_expr(f))
+                with block("row_max", "SR", (d, d), head) as (h, i, j):
+                    with reduction_init():
+                        store(row_max, (h, i), tirx.const(-(1 << 31), "int32"))
+                    store(row_max, (h, i), tirx.max(row_max[h, i], logits[h, i, j]))
+                with block("out", "SS", (d, d), head) as (h, i, j):
+                    diff = row_max[h, i] - logits[h, i, j]
+                    exponent = tirx.min(diff >> LOGIT_FRACTION_BITS, tirx.const(MAX_EXPONENT, "int32"))
+                    mantissa = table[diff & 255] + (one << (exponent + (TABLE_FRACTION_BITS - 1)))
+                    store(e, (h, j, i), (mantissa >> (exponent + TABLE_FRACTION_BITS)).astype("int8"))
 
         names = ["qkv", "zp", "tau", "exp_table", "e", "gram", "norms"]
         return build_kernel(self, names, body)

@@ -1,0 +1,45 @@
+"""The hand-picked schedule of every kernel kind: what runs before, or without, tuning."""
+
+from __future__ import annotations
+
+import tvm
+from tvm import s_tir, tirx
+
+from ..kernels import Depthwise, XcaApply, XcaScores, kernel_of
+from .attention import schedule_xca_apply, schedule_xca_scores
+from .depthwise import schedule_depthwise
+from .generic import schedule_generic
+from .matmul import schedule_matmul
+from .rowwise import schedule_add, schedule_global_avg_pool, schedule_layer_norm, schedule_lut
+from .vector_unit import vector_unit
+
+_ROWWISE = {
+    "add": schedule_add,
+    "conv2d": schedule_matmul,
+    "dense": schedule_matmul,
+    "global_avg_pool": schedule_global_avg_pool,
+    "layer_norm": schedule_layer_norm,
+    "lut": schedule_lut,
+}
+
+
+def schedule_kernel(func: tirx.PrimFunc, isa: str) -> tirx.PrimFunc:
+    """Return the same function scheduled for `isa` ("x86_64", "aarch64" or "armv7"), attributes kept.
+
+    The result computes the same bits. Its body is one parallel loop, or has none. No internal buffer exceeds 1 KiB.
+    A function without a kernel description gets a generic schedule. UserError if the instruction set is not known.
+    """
+    unit = vector_unit(isa)
+    sch = s_tir.Schedule(tvm.IRModule({"main": func}))
+    kernel = kernel_of(func)
+    if kernel is None:
+        schedule_generic(sch, unit)
+    elif isinstance(kernel, Depthwise):
+        schedule_depthwise(sch, kernel, unit)
+    elif isinstance(kernel, XcaScores):
+        schedule_xca_scores(sch, kernel, unit)
+    elif isinstance(kernel, XcaApply):
+        schedule_xca_apply(sch, kernel, unit)
+    else:
+        _ROWWISE[kernel.kind](sch, unit)
+    return sch.mod["main"]

@@ -1,0 +1,65 @@
+"""Schedule of depthwise convolution: channels vectorised, a row of input pixels held in registers across taps."""
+
+from __future__ import annotations
+
+from tvm import s_tir
+
+from ..kernels import Depthwise
+from .matmul import extent, optional_block, tile_loops, unroll_tile
+from .vector_unit import VectorUnit, divisors, largest_divisor, registers
+
+MAX_UNROLLED_TAPS = 40
+"""Vector multiply-adds of one kernel row that are unrolled: it bounds code size."""
+MAX_COLUMNS = 4
+MAX_LOCAL_BYTES = 1024
+
+
+def channel_lanes(c: int, unit: VectorUnit) -> int:
+    """Return the divisor of C that fills int32 vectors best, up to 16 lanes or four registers."""
+    best = (0.0, 1)
+    for lanes in divisors(c):
+        if lanes <= max(16, unit.lanes):
+            best = max(best, (lanes / (registers(lanes, unit) + 1), lanes))
+    return best[1]
+
+
+def schedule_depthwise(sch: s_tir.Schedule, kernel: Depthwise, unit: VectorUnit) -> None:
+    """One parallel iteration per output row; tiles of pixels x channels; kernel rows are a loop, taps of a row unrolled."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    pad, q = optional_block(sch, "pad"), optional_block(sch, "q")
+    n, i, j, c = sch.get_loops(out)
+    lanes = channel_lanes(extent(sch, c), unit)
+    budget = max(1, unit.accumulators // registers(lanes, unit))
+    columns = largest_divisor(extent(sch, j), min(MAX_COLUMNS, budget))
+    j_outer, j_inner = sch.split(j, [None, columns])
+    c_outer, c_inner = sch.split(c, [None, lanes])
+    sch.reorder(n, i, c_outer, j_outer, j_inner, c_inner)
+    sch.parallel(sch.fuse(n, i))
+    if q is not None:
+        sch.compute_at(q, j_outer, preserve_unit_loops=True)
+        sch.set_scope(q, 0, "local")
+        unroll_tile(sch, *tile_loops(sch, q, lanes))
+    else:
+        unroll_tile(sch, j_inner, c_inner)
+    sch.compute_at(acc, j_outer, preserve_unit_loops=True)
+    *_, row, column, tap_row, tap = sch.get_loops(acc)
+    sch.reorder(tap_row, tap, row, column)
+    sch.set_scope(acc, 0, "local")
+    unroll_taps = kernel.kw * columns <= MAX_UNROLLED_TAPS
+    if unroll_taps:
+        sch.unroll(tap)
+    unroll_tile(sch, row, column)
+    if pad is not None:
+        seen_bytes = ((columns - 1) * kernel.stride_w + kernel.kw) * lanes
+        if seen_bytes <= MAX_LOCAL_BYTES:
+            sch.compute_at(pad, tap_row, preserve_unit_loops=True)
+            sch.set_scope(pad, 0, "local")
+            *_, pixel, channel = sch.get_loops(pad)
+            if unroll_taps:
+                sch.unroll(pixel)
+            if extent(sch, channel) > 1:
+                sch.vectorize(channel)
+        else:
+            sch.compute_inline(pad)
+    sch.decompose_reduction(acc, tap_row)
+
