@@ -19,7 +19,9 @@ def progress_bar(quiet: bool) -> Progress:
 def calibrate(
     prepared: torch.nn.Module, batches: Iterable[torch.Tensor], total: int, quiet: bool = False
 ) -> int:
-    """Runs `prepared` on every batch (float32, its example input's shape) and returns how many batches it saw."""
+    """Runs `prepared` on every batch (float32, its example input's shape) and returns how many batches it
+    saw.
+    """
     seen = 0
     with progress_bar(quiet) as progress:
         task = progress.add_task("calibrate", total=total)

@@ -1,10 +1,14 @@
-"""From a float model to an int8 program: export, insert observers, calibrate or follow a recipe, convert to quantize/dequantize."""
+"""From a float model to an int8 program.
+
+Export, insert observers, calibrate or follow a recipe, convert to quantize/dequantize, export again.
+"""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -39,7 +43,11 @@ class QuantizedProgram:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of `x`, which has the exported shape."""
         with torch.no_grad():
-            return self.exported.module()(x)
+            return self._module(x)
+
+    @cached_property
+    def _module(self) -> torch.nn.Module:
+        return self.exported.module()
 
     def save(self, path: str | Path) -> Path:
         """Writes program and recipe as one .pt2 file; `load` gives back the same bits."""
@@ -65,16 +73,17 @@ class QuantizedProgram:
         extra = {RECIPE_ENTRY: ""}
         try:
             exported = torch.export.load(str(path), extra_files=extra)
-        except (
-            Exception
-        ) as error:  # torch raises many kinds here; all mean that the file is not a usable program
+        except Exception as error:
+            # torch raises errors of many kinds here; all mean that the file is not a usable program.
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
-                f"cannot read {path} as an exported program: {str(error).splitlines()[0] if str(error) else type(error).__name__}; "
+                f"cannot read {path} as an exported program ({reason}); "
                 "write it again by quantizing with this version of torch"
             ) from error
         if not extra[RECIPE_ENTRY]:
             raise UserError(
-                f"{path} is an exported program without a recipe inside; give a .pt2 file written by quantization"
+                f"{path} is an exported program without a recipe inside; give a .pt2 file written by "
+                "quantization"
             )
         return QuantizedProgram(exported, Recipe.model_validate_json(extra[RECIPE_ENTRY]))
 
@@ -89,14 +98,15 @@ def quantize_model(
 ) -> QuantizedProgram:
     """Quantizes a float model for the images of `images`.
 
-    model: an `EdgeNeXt` (folded here; the given one is left alone), or any module without BatchNorm whose input is one
+    model: an `EdgeNeXt` (folded here; the given one is left alone), or any module without BatchNorm whose
+        input is one
     float32 tensor [1,3,S,S] and whose result is [1,K]. S is `preprocessing.crop_size`.
     """
     settings = settings or ObserverSettings()
     _check_input_size(model, preprocessing.crop_size)
     example = torch.zeros(1, 3, preprocessing.crop_size, preprocessing.crop_size)
     prepared, observers = _prepare(model, example, settings)
-    calibrate(prepared, _batches(images, preprocessing), len(images), quiet)
+    calibrate(prepared, image_batches(images, preprocessing), len(images), quiet)
     recipe = Recipe(
         model=name or _model_name(model),
         input_size=preprocessing.crop_size,
@@ -118,7 +128,8 @@ def quantize_model(
 
 
 def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int = 1) -> QuantizedProgram:
-    """Builds the program that `recipe` fixes, without any image; batch_size 1 gives the very program it was made for.
+    """Builds the program that `recipe` fixes, without any image; batch_size 1 gives the very program it was
+    made for.
 
     Fails with `UserError` when the recipe was made for other weights, another input size or another network.
     """
@@ -126,7 +137,8 @@ def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int
     digest = weights_sha256(model)
     if digest != recipe.weights_sha256:
         raise UserError(
-            f"the recipe was made for other weights: field 'weights_sha256' is {recipe.weights_sha256[:12]}..., "
+            "the recipe was made for other weights: field 'weights_sha256' is "
+            f"{recipe.weights_sha256[:12]}..., "
             f"this model's is {digest[:12]}...; load the checkpoint it was made for, or calibrate again"
         )
     example = torch.zeros(batch_size, 3, recipe.input_size, recipe.input_size)
@@ -190,7 +202,8 @@ def _freeze_all(observers: list[ActivationObserver], recipe: Recipe) -> None:
         values = {recipe.activations[key] for key in observer.keys}
         if len(values) > 1:
             raise UserError(
-                f"recipe field 'activations': {', '.join(observer.keys)} share one scale but have different values; "
+                f"recipe field 'activations': {', '.join(observer.keys)} share one scale but have "
+                "different values; "
                 "give them equal values, or calibrate again"
             )
         chosen = values.pop()
@@ -202,7 +215,8 @@ def _qparams(observer: ActivationObserver) -> ActivationQParams:
     return ActivationQParams(scale=scale, zero_point=zero_point)
 
 
-def _batches(images: ImageSet, preprocessing: Preprocessing) -> Iterator[torch.Tensor]:
+def image_batches(images: ImageSet, preprocessing: Preprocessing) -> Iterator[torch.Tensor]:
+    """Network inputs float32 [1,3,S,S], one per image, in order."""
     for index in range(len(images)):
         yield torch.from_numpy(preprocessing(images.image(index)))[None]
 

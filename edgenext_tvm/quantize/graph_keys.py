@@ -1,7 +1,8 @@
 """Stable names of the tensors of an exported graph.
 
-A recipe must find its tensors again in a freshly exported graph, so a key is made from what the model's author wrote
-(module path, operator, how many times that operator ran in that module) and never from generated node names.
+A recipe must find its tensors again in a freshly exported graph, so a key is made from what the model's
+author wrote (module path, operator, how many times that operator ran in that module) and never from
+generated node names.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def operator_name(node: Node) -> str:
 
 
 def tensor_keys(graph_module: GraphModule) -> dict[Node, str]:
-    """Key of every node's output: `stages.0.blocks.0.mlp.fc1:linear`, `#1`, `#2`, ... appended to repetitions.
+    """Key of every node's output: `stages.0.blocks.0.mlp.fc1:linear`, `#1`, `#2`, ... appended to
+    repetitions.
 
     Inputs are `input`, `input#1`, ...; parameters and buffers are `<qualified name>:constant`.
     """
@@ -50,7 +52,9 @@ def tensor_keys(graph_module: GraphModule) -> dict[Node, str]:
 
 
 def key_of(edge_or_node: EdgeOrNode, keys: dict[Node, str]) -> str:
-    """Key of an annotated tensor: a node's own, or `<consumer key>.in<position>` for one input of a consumer."""
+    """Key of an annotated tensor: a node's own, or `<consumer key>.in<position>` for one input of a
+    consumer.
+    """
     if isinstance(edge_or_node, Node):
         return keys[edge_or_node]
     producer, consumer = edge_or_node

@@ -29,7 +29,7 @@ class ImageSet(ABC):
         self.name = name
         self.class_names = class_names
         self.seed = 0
-        self._chosen = np.arange(total)
+        self._chosen: np.ndarray = np.arange(total)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -43,7 +43,9 @@ class ImageSet(ABC):
         return self._label(int(self._chosen[index]))
 
     def select(self, limit: int | None, seed: int = 0) -> ImageSet:
-        """Keeps at most `limit` images of this set, chosen by `seed`, in their old order; returns the set itself."""
+        """Keeps at most `limit` images of this set, chosen by `seed`, in their old order; returns the set
+        itself.
+        """
         if limit is not None and limit < 1:
             raise UserError(f"image limit is {limit}; allowed: 1 or more (try 256)")
         self.seed = seed
@@ -100,31 +102,26 @@ class FolderImages(ImageSet):
 
 
 class NpzImages(ImageSet):
-    """An .npz with `jpeg` and `offsets`, or with `images` (uint8 [N,H,W,3]); `labels` and `classes` where known."""
+    """An .npz with `jpeg` and `offsets`, or with `images` (uint8 [N,H,W,3]); `labels` and `classes` where
+    known.
+    """
 
     def __init__(self, path: Path) -> None:
         arrays = _load_npz(path)
         self.path = path
+        self.images: np.ndarray | None = None
         if "images" in arrays:
             self.images = arrays["images"]
-            if (
-                self.images.dtype != np.uint8
-                or self.images.ndim != 4
-                or self.images.shape[3] != 3
-                or not self.images.size
-            ):
-                raise UserError(
-                    f"{path}: array 'images' is {self.images.dtype} {list(self.images.shape)}; expected uint8 [N,H,W,3] with N >= 1"
-                )
+            _check_images(path, self.images)
             total = len(self.images)
         elif "jpeg" in arrays and "offsets" in arrays:
-            self.images = None
             self.jpeg, self.offsets = arrays["jpeg"], arrays["offsets"].astype(np.int64)
             _check_offsets(path, self.jpeg, self.offsets)
             total = len(self.offsets) - 1
         else:
             raise UserError(
-                f"{path} holds the arrays {', '.join(sorted(arrays)) or 'none'}; expected 'images' (uint8 [N,H,W,3]), "
+                f"{path} holds the arrays {', '.join(sorted(arrays)) or 'none'}; expected 'images' (uint8 "
+                "[N,H,W,3]), "
                 "or 'jpeg' (all bytes, uint8) with 'offsets' (N+1)"
             )
         self.labels = arrays.get("labels")
@@ -150,7 +147,9 @@ class NpzImages(ImageSet):
 
 
 class SyntheticImages(ImageSet):
-    """Seeded images that only look natural in their statistics: for shapes, timing and random weights, never for accuracy."""
+    """Seeded images that only look natural in their statistics: for shapes, timing and random weights,
+    never for accuracy.
+    """
 
     def __init__(self, total: int) -> None:
         super().__init__(f"{SYNTHETIC}:{total}", total)
@@ -176,7 +175,8 @@ def open_images(source: str | Path, limit: int | None = None, seed: int = 0) -> 
     path = Path(source)
     if not path.exists():
         raise UserError(
-            f"no images at {path}; give a folder of images, an .npz file, or {SYNTHETIC}[:N] for made-up images"
+            f"no images at {path}; give a folder of images, an .npz file, or {SYNTHETIC}[:N] for made-up "
+            "images"
         )
     if path.is_dir():
         return FolderImages(path).select(limit, seed)
@@ -217,6 +217,14 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
+def _check_images(path: Path, images: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
+        raise UserError(
+            f"{path}: array 'images' is {images.dtype} {list(images.shape)}; "
+            "expected uint8 [N,H,W,3] with N of 1 or more"
+        )
+
+
 def _check_offsets(path: Path, jpeg: np.ndarray, offsets: np.ndarray) -> None:
     valid = (
         jpeg.dtype == np.uint8 and jpeg.ndim == 1 and offsets.ndim == 1 and len(offsets) >= 2
@@ -224,5 +232,6 @@ def _check_offsets(path: Path, jpeg: np.ndarray, offsets: np.ndarray) -> None:
     )  # fmt: skip
     if not valid:
         raise UserError(
-            f"{path}: 'offsets' does not cut 'jpeg' into images; expected N+1 rising positions within its {jpeg.size} bytes"
+            f"{path}: 'offsets' does not cut 'jpeg' into images; expected N+1 rising positions within its "
+            f"{jpeg.size} bytes"
         )

@@ -1,7 +1,8 @@
 """Observers: they watch float tensors during calibration and choose int8 parameters for them.
 
-`real = scale * (q - zero_point)`, q int8. Activations use [-128, 127] per tensor, asymmetric; weights use [-127, 127] per output
-channel, symmetric. Real zero is always exactly representable, so that zero padding and ReLU are exact.
+`real = scale * (q - zero_point)`, q int8. Activations use [-128, 127] per tensor, asymmetric; weights use
+[-127, 127] per output channel, symmetric. Real zero is always exactly representable, so that zero padding
+and ReLU are exact.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from edgenext_tvm.errors import UserError
 
 QMIN, QMAX = -128, 127
 WEIGHT_QMAX = 127
-# A smaller scale would be a float32 denormal after one product with another scale of this size; constant and all-zero tensors get it.
+# Far below any useful step, and far enough from zero that products and quotients of scales stay normal
+# float32 numbers. All-zero tensors get it.
 MIN_SCALE = 2.0**-23
 
 Method = Literal["mse", "minmax", "percentile"]
@@ -29,13 +31,15 @@ Method = Literal["mse", "minmax", "percentile"]
 class ObserverSettings:
     """How ranges are chosen from what calibration saw.
 
-    method: `minmax` covers everything seen; `percentile` drops the rarest values at either end; `mse` clips where the mean
-        rounding error plus clipping error is smallest.
+    method: `minmax` covers everything seen; `percentile` drops the rarest values at either end; `mse` clips
+        where the mean rounding error plus clipping error is smallest.
     percentile: share of the values kept by `percentile`, in percent.
     mse_power: exponent of the error that `mse` minimises; larger values clip less.
-    through_activation: measure a tensor that only feeds GELU, Hardswish or ReLU by the error after that function.
+    through_activation: measure a tensor that only feeds GELU, Hardswish or ReLU by the error after that
+        function.
     bins: histogram bins per tensor, a power of two.
-    samples_per_tensor: at most so many values per tensor and batch enter the histogram (min and max see them all).
+    samples_per_tensor: at most so many values per tensor and batch enter the histogram (min and max see
+        them all).
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -91,7 +95,8 @@ def qparams_from_range(low: float, high: float) -> tuple[float, int]:
 class Histogram:
     """Counts of the values seen, in bins symmetric about zero; the range doubles when a value falls outside.
 
-    Doubling merges neighbouring bins exactly, so the counts do not depend on the order of the batches (up to the first range).
+    Doubling merges neighbouring bins exactly, so the counts do not depend on the order of the batches (up
+    to the first range).
     """
 
     def __init__(self, bins: int) -> None:
@@ -102,7 +107,9 @@ class Histogram:
         self.high = -math.inf
 
     def add(self, values: torch.Tensor, max_samples: int) -> None:
-        """Counts `values` (any shape, float32), or an evenly spaced part of them; min and max always see all."""
+        """Counts `values` (any shape, float32), or an evenly spaced part of them; min and max always see
+        all.
+        """
         low, high = (float(bound) for bound in torch.aminmax(values))
         self.low, self.high = min(self.low, low), max(self.high, high)
         peak = max(abs(low), abs(high))
@@ -137,15 +144,17 @@ def percentile_range(histogram: Histogram, percentile: float) -> tuple[float, fl
     tail = (1.0 - percentile / 100.0) / 2.0
     cumulative = np.cumsum(histogram.counts) / total
     centres = histogram.centres()
-    low = centres[np.searchsorted(cumulative, tail, side="right")]
-    high = centres[min(np.searchsorted(cumulative, 1.0 - tail, side="left"), histogram.bins - 1)]
+    first = int(np.searchsorted(cumulative, tail, side="right"))
+    last = int(np.searchsorted(cumulative, 1.0 - tail, side="left"))
+    low, high = centres[min(first, histogram.bins - 1)], centres[min(last, histogram.bins - 1)]
     return max(float(low), histogram.low), min(float(high), histogram.high)
 
 
 def mse_range(histogram: Histogram, power: float, activation: str | None) -> tuple[float, float]:
     """Range with the least mean |f(x) - f(quantized x)|^power, f the activation that follows or the identity.
 
-    Searches both ends separately: a coarse grid of fractions of the range seen, then a fine one around its best point.
+    Searches both ends separately: a coarse grid of fractions of the range seen, then a fine one around its
+    best point.
     """
     used = np.flatnonzero(histogram.counts)
     x = np.clip(histogram.centres()[used], histogram.low, histogram.high)
@@ -195,7 +204,8 @@ class ActivationObserver(ObserverBase):
             if not bool(torch.isfinite(values).all()):
                 raise UserError(
                     f"calibration saw NaN or infinity in tensor {self.keys[0] if self.keys else '?'}; "
-                    "the float model must be finite on the calibration images (check the checkpoint and the preprocessing)"
+                    "the float model must be finite on the calibration images (check the checkpoint and "
+                    "the preprocessing)"
                 )
             self.histogram.add(values, self.settings.samples_per_tensor)
         return x
@@ -213,7 +223,8 @@ class ActivationObserver(ObserverBase):
     def _choose(self) -> tuple[float, int]:
         if not math.isfinite(self.histogram.low):
             raise UserError(
-                f"tensor {self.keys[0] if self.keys else '?'} was never calibrated; run at least one calibration image"
+                f"tensor {self.keys[0] if self.keys else '?'} was never calibrated; run at least one "
+                "calibration image"
             )
         low, high = self.histogram.low, self.histogram.high
         if self.histogram.limit > 0.0 and self.settings.method == "percentile":
@@ -228,7 +239,9 @@ class ActivationObserver(ObserverBase):
 
 
 class PerChannelWeightObserver(ObserverBase):
-    """Symmetric int8 scale per output channel, max|w| / 127; a channel of zeros gets MIN_SCALE. Weight layout [C_OUT, ...]."""
+    """Symmetric int8 scale per output channel, max|w| / 127; a channel of zeros gets MIN_SCALE. Weight
+    layout [C_OUT, ...].
+    """
 
     def __init__(self, ch_axis: int = 0, **_spec: Any) -> None:
         super().__init__(dtype=torch.int8, is_dynamic=False)

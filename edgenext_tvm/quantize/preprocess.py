@@ -20,7 +20,8 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Preprocessing(BaseModel):
     """What happens between an RGB image of any size and the network's input.
 
-    resize_size: the short side after resizing, in pixels. crop_size: side of the centre crop, the network's input size.
+    resize_size: the short side after resizing, in pixels. crop_size: side of the centre crop, the network's
+        input size.
     mean, std: per channel R, G, B, in units of [0, 1]. class_names: one per class, or null.
     """
 
@@ -42,7 +43,8 @@ class Preprocessing(BaseModel):
     def pixels(self, image: np.ndarray) -> np.ndarray:
         """Resized and cropped image: uint8 [H,W,3] of any size to uint8 [crop,crop,3], RGB.
 
-        Pillow's bilinear filter with antialiasing; for enlarging it equals bilinear with `align_corners=False`.
+        Pillow's bilinear filter with antialiasing; for enlarging it equals bilinear with
+        `align_corners=False`.
         """
         height, width = image.shape[:2]
         short = min(height, width)

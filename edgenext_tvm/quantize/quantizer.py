@@ -2,17 +2,21 @@
 
 The rules, by operator and not by model:
 
-- The graph's input, and the output of every convolution, Linear, LayerNorm, BatchNorm, activation, mean and two-tensor add: int8.
-- A Linear whose only reader, through views, is such an add stays float: Linear and add are one integer kernel.
-- Concatenation: its result and the pieces computed for it alone share one scale; a piece that is a slice of another tensor is
-  requantized to that scale on its way in.
+- The graph's input, and the output of every convolution, Linear, LayerNorm, BatchNorm, activation, mean and
+  two-tensor add: int8.
+- A Linear whose only reader, through views, is such an add stays float: Linear and add are one integer
+  kernel.
+- Concatenation: its result and the pieces computed for it alone share one scale; a piece that is a slice of
+  another tensor is requantized to that scale on its way in.
 - A constant that is added or concatenated: int8.
-- Whatever no rule names (softmax, matmul, normalize, ...) forms a float island, and an island's result becomes int8 where a
-  convolution or Linear reads it. So XCA is one island from the qkv Linear's int8 output to the last matmul's int8 result.
+- Whatever no rule names (softmax, matmul, normalize, ...) forms a float island, and an island's result
+  becomes int8 where a convolution or Linear reads it. So XCA is one island from the qkv Linear's int8
+  output to the last matmul's int8 result.
 - Views (reshape, permute, split, slice, ...) carry their input's scale: nothing is inserted around them.
 - The graph's results stay float.
 
-Only outputs are annotated, so each int8 tensor has exactly one quantize/dequantize pair, right after the operator that made it.
+Only outputs are annotated, so each int8 tensor has exactly one quantize/dequantize pair, right after the
+operator that made it.
 """
 
 from __future__ import annotations

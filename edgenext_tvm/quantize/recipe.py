@@ -1,4 +1,5 @@
-"""A recipe: everything that calibration decided, as a small JSON file that can be read, compared and versioned.
+"""A recipe: everything that calibration decided, as a small JSON file that can be read, compared and
+versioned.
 
 With a recipe and the same float weights, the same quantized program is built again without any image.
 """
@@ -18,8 +19,8 @@ from edgenext_tvm.errors import UserError
 from edgenext_tvm.quantize.observers import MIN_SCALE, QMAX, QMIN, ObserverSettings
 from edgenext_tvm.quantize.preprocess import Preprocessing
 
-FORMAT = "edgenext_tvm.recipe"
-VERSION = 1
+FORMAT: Literal["edgenext_tvm.recipe"] = "edgenext_tvm.recipe"
+VERSION: Literal[1] = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -46,7 +47,9 @@ class ActivationQParams(_Strict):
 
 
 class Calibration(_Strict):
-    """Which images were seen: where they came from, how many, which seed chose them, digest of their encoded bytes."""
+    """Which images were seen: where they came from, how many, which seed chose them, digest of their
+    encoded bytes.
+    """
 
     source: str
     num_images: Annotated[int, Field(ge=1)]
@@ -62,7 +65,9 @@ class Versions(_Strict):
 
 
 class Recipe(_Strict):
-    """Fixes a quantized program, given the float weights. `activations` maps stable tensor keys to parameters."""
+    """Fixes a quantized program, given the float weights. `activations` maps stable tensor keys to
+    parameters.
+    """
 
     format: Literal["edgenext_tvm.recipe"] = FORMAT
     version: Literal[1] = VERSION
@@ -111,7 +116,8 @@ class Recipe(_Strict):
             ) from error
         except json.JSONDecodeError as error:
             raise UserError(
-                f"recipe {path} is not complete JSON (line {error.lineno}: {error.msg}); it may be truncated, write it again"
+                f"recipe {path} is not complete JSON (line {error.lineno}: {error.msg}); it may be "
+                "truncated, write it again"
             ) from error
         found = values.get("format") if isinstance(values, dict) else None
         if found != FORMAT:
@@ -120,7 +126,8 @@ class Recipe(_Strict):
             )
         if values.get("version") != VERSION:
             raise UserError(
-                f"recipe {path} has version {values.get('version')!r}, this program reads version {VERSION}; make the recipe again"
+                f"recipe {path} has version {values.get('version')!r}, this program reads version "
+                f"{VERSION}; make the recipe again"
             )
         try:
             return Recipe.model_validate(values)
@@ -128,7 +135,8 @@ class Recipe(_Strict):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise UserError(
-                f"recipe {path}: field '{field}': {first['msg']} (found {_brief(first['input'])}); make the recipe again"
+                f"recipe {path}: field '{field}': {first['msg']} (found {_brief(first['input'])}); make "
+                "the recipe again"
             ) from error
 
 

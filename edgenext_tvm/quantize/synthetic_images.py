@@ -10,7 +10,9 @@ SHARED_BRIGHTNESS = 0.8
 
 
 def synthetic_image(seed: int, size: int) -> np.ndarray:
-    """Image number `seed`, uint8 [size,size,3] RGB: the same bits for the same arguments on one NumPy version."""
+    """Image number `seed`, uint8 [size,size,3] RGB: the same bits for the same arguments on one NumPy
+    version.
+    """
     rng = np.random.default_rng(seed)
     brightness = _pink_noise(rng, size)
     image = np.stack(
@@ -29,7 +31,9 @@ def synthetic_image(seed: int, size: int) -> np.ndarray:
 
 
 def _pink_noise(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Noise whose amplitude falls as 1/frequency (Field 1987), mean 0, standard deviation 1, float64 [size,size]."""
+    """Noise whose amplitude falls as 1/frequency (Field 1987), mean 0, standard deviation 1, float64
+    [size,size].
+    """
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency
