@@ -88,9 +88,7 @@ class SdtaEncoder(nn.Module):
         width = -(-channels // scales)
         self.norm_on_stream = config.norm == "batch_norm"
         self.widths = [width] * (scales - 1) + [channels - width * (scales - 1)]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(width, width, 3, padding=1, groups=width) for _ in range(scales - 1)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, groups=width) for _ in range(scales - 1))
         # Stays the identity but for a folded BatchNorm that cannot be divided out of the stream.
         self.stream_scale: nn.Module = nn.Identity()
         self.pos_embd: FourierPositionEncoding | ConstantPositionEncoding | None = None
@@ -212,9 +210,7 @@ def _init_for_training(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def build_model(
-    name: str, num_classes: int = 1000, input_size: int = 256, seed: int | None = None
-) -> EdgeNeXt:
+def build_model(name: str, num_classes: int = 1000, input_size: int = 256, seed: int | None = None) -> EdgeNeXt:
     """Builds the variant `name` in training mode, initialised for training; equal seeds give equal weights.
 
     UserError where the name, the number of classes or the input size (pixels) is not possible.
