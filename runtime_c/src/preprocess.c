@@ -6,7 +6,8 @@
  * 8 bits, then columns. Pillow computes the weights in double; here they are exact: with positions in units of
  * 1 / (2 * out) of an input pixel, the weight of pixel x for output o is the integer
  *     2 * max(in, out) - |(2x + 1) * out - (2o + 1) * in|
- * and only its quotient by the window's sum is rounded.
+ * and only its quotient by the window's sum is rounded. Recent versions of Pillow take columns first for tall
+ * images; this code never does, so there a level may differ by one.
  */
 #include "enx_internal.h"
 
