@@ -19,8 +19,6 @@ def schedule_xca_scores(sch: s_tir.Schedule, kernel: XcaScores, unit: VectorUnit
     sch.parallel(head)
     for name in ("row_max", "logits"):
         sch.compute_at(sch.get_sblock(name), query, preserve_unit_loops=True)
-    for name in ("row_max", "logits", "inverse"):
-        sch.set_scope(sch.get_sblock(name), 0, "local")
     tile = matmul_tile(kernel.d, kernel.d, unit)
     for name in ("logits", "inverse"):
         channel = sch.get_loops(sch.get_sblock(name))[-1]
@@ -44,7 +42,7 @@ def sums_to_registers(
     sch: s_tir.Schedule, acc: s_tir.schedule.SBlockRV, at: s_tir.schedule.LoopRV, lanes: int, num_reductions: int
 ) -> None:
     """Sum a tile of an output buffer in registers and write it once, after the reduction."""
-    write_back = sch.cache_write(acc, 0, "local")
+    write_back = sch.cache_write(acc, 0, "global")
     sch.reverse_compute_at(write_back, at, preserve_unit_loops=True)
     loops = sch.get_loops(acc)
     position = [sch.get(loop).same_as(sch.get(at)) for loop in loops].index(True)
@@ -79,7 +77,6 @@ def schedule_xca_apply(sch: s_tir.Schedule, kernel: XcaApply, unit: VectorUnit) 
     for name in ("mult", "total"):
         block = sch.get_sblock(name)
         sch.compute_at(block, channel_outer, preserve_unit_loops=True)
-        sch.set_scope(block, 0, "local")
     mult_channel = sch.get_loops(sch.get_sblock("mult"))[-1]
     unroll_tile(sch, *sch.split(mult_channel, [None, tile.lanes]))
     total = sch.get_sblock("total")

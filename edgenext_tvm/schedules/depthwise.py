@@ -6,12 +6,12 @@ from tvm import s_tir
 
 from ..kernels import Depthwise
 from .matmul import extent, optional_block, tile_loops, unroll_tile
-from .vector_unit import VectorUnit, divisors, largest_divisor, registers
+from .vector_unit import VectorUnit, divisors, largest_divisor, odd_width_cost, registers
 
 MAX_UNROLLED_TAPS = 40
 """Vector multiply-adds of one kernel row that are unrolled: it bounds code size."""
 MAX_COLUMNS = 4
-MAX_LOCAL_BYTES = 1024
+MAX_LOCAL_BYTES = 1023
 
 
 def channel_lanes(c: int, unit: VectorUnit) -> int:
@@ -19,7 +19,7 @@ def channel_lanes(c: int, unit: VectorUnit) -> int:
     best = (0.0, 1)
     for lanes in divisors(c):
         if lanes <= max(16, unit.lanes):
-            best = max(best, (lanes / (registers(lanes, unit) + 1), lanes))
+            best = max(best, (lanes / odd_width_cost(lanes) / (registers(lanes, unit) + 1), lanes))
     return best[1]
 
 
@@ -37,14 +37,12 @@ def schedule_depthwise(sch: s_tir.Schedule, kernel: Depthwise, unit: VectorUnit)
     sch.parallel(sch.fuse(n, i))
     if q is not None:
         sch.compute_at(q, j_outer, preserve_unit_loops=True)
-        sch.set_scope(q, 0, "local")
         unroll_tile(sch, *tile_loops(sch, q, lanes))
     else:
         unroll_tile(sch, j_inner, c_inner)
     sch.compute_at(acc, j_outer, preserve_unit_loops=True)
     *_, row, column, tap_row, tap = sch.get_loops(acc)
     sch.reorder(tap_row, tap, row, column)
-    sch.set_scope(acc, 0, "local")
     unroll_taps = kernel.kw * columns <= MAX_UNROLLED_TAPS
     if unroll_taps:
         sch.unroll(tap)
@@ -53,7 +51,6 @@ def schedule_depthwise(sch: s_tir.Schedule, kernel: Depthwise, unit: VectorUnit)
         seen_bytes = ((columns - 1) * kernel.stride_w + kernel.kw) * lanes
         if seen_bytes <= MAX_LOCAL_BYTES:
             sch.compute_at(pad, tap_row, preserve_unit_loops=True)
-            sch.set_scope(pad, 0, "local")
             *_, pixel, channel = sch.get_loops(pad)
             if unroll_taps:
                 sch.unroll(pixel)

@@ -42,7 +42,6 @@ def schedule_matmul(sch: s_tir.Schedule, unit: VectorUnit) -> None:
     sch.parallel(top)
     if q is not None:
         sch.compute_at(q, row_group, preserve_unit_loops=True)
-        sch.set_scope(q, 0, "local")
         unroll_tile(sch, *tile_loops(sch, q, tile.lanes))
     else:
         unroll_tile(sch, row_inner, vector, lane)
@@ -79,6 +78,5 @@ def accumulate_in_registers(sch: s_tir.Schedule, acc: Block, lanes: int) -> None
     reductions = loops[len(loops) - num_reductions :]
     vector, lane = sch.split(column, [None, lanes])
     sch.reorder(*reductions, row, vector, lane)
-    sch.set_scope(acc, 0, "local")
     unroll_tile(sch, row, vector, lane)
     sch.decompose_reduction(acc, reductions[0])

@@ -34,7 +34,6 @@ def schedule_layer_norm(sch: s_tir.Schedule, unit: VectorUnit) -> None:
     for name in ("scale", "squares", "sum"):
         block = sch.get_sblock(name)
         sch.compute_at(block, row_inner, preserve_unit_loops=True)
-        sch.set_scope(block, 0, "local")
     vectorize_channels(sch, channel, unit)
 
 
@@ -69,6 +68,5 @@ def registers_over_reduction(sch: s_tir.Schedule, acc: Block, num_reductions: in
     loops = sch.get_loops(acc)
     lane, reductions = loops[-num_reductions - 1], loops[-num_reductions:]
     sch.reorder(*reductions, lane)
-    sch.set_scope(acc, 0, "local")
     unroll_tile(sch, lane)
     sch.decompose_reduction(acc, reductions[0])

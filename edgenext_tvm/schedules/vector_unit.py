@@ -22,12 +22,13 @@ class VectorUnit:
 
 
 VECTOR_UNITS = {
-    "x86_64": VectorUnit(lanes=16, accumulators=16, weight_cost=1.0, input_cost=1.0),
+    "x86_64": VectorUnit(lanes=16, accumulators=15, weight_cost=1.0, input_cost=1.0),
     "aarch64": VectorUnit(lanes=4, accumulators=20, weight_cost=0.75, input_cost=1.0),
     "armv7": VectorUnit(lanes=4, accumulators=8, weight_cost=0.75, input_cost=1.5),
 }
 
 MAX_TILE_ROWS = 8
+ODD_WIDTH_COST = 4.0
 
 
 def vector_unit(isa: str) -> VectorUnit:
@@ -52,6 +53,11 @@ def registers(lanes: int, unit: VectorUnit) -> int:
     return max(1, (1 << (lanes - 1).bit_length()) // unit.lanes)
 
 
+def odd_width_cost(lanes: int) -> float:
+    """Return how much slower LLVM's code is for a vector whose width is not a power of two (measured: 3 to 6 times)."""
+    return 1.0 if lanes & (lanes - 1) == 0 else ODD_WIDTH_COST
+
+
 @dataclasses.dataclass(frozen=True)
 class MatmulTile:
     """rows x (vectors * lanes) int32 sums kept in registers."""
@@ -74,7 +80,7 @@ def matmul_tile(rows: int, columns: int, unit: VectorUnit, max_rows: int = MAX_T
             for r in row_choices:
                 if r * vectors * wide > unit.accumulators:
                     continue
-                work = r * unit.input_cost + vectors * wide * (unit.weight_cost + r)
+                work = r * unit.input_cost + vectors * wide * odd_width_cost(lanes) * (unit.weight_cost + r)
                 cost = work / (r * vectors * lanes)
                 # Fewer, wider vectors give the same machine code from less source.
                 cost += 1e-6 * vectors
