@@ -1,0 +1,68 @@
+"""Import an ONNX QDQ model as a Relax module in the form that the torch importer gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import tvm
+from google.protobuf.message import DecodeError
+from tvm import relax
+from tvm.relax.frontend.onnx import from_onnx
+
+from edgenext_tvm.errors import UserError
+
+
+def import_onnx(path: str | Path) -> tvm.IRModule:
+    """Return a module with one function ``main(x) -> logits`` that computes what the ONNX file computes.
+
+    QuantizeLinear and DequantizeLinear become ``R.quantize`` / ``R.dequantize``.
+
+    Raises UserError for a missing or damaged file, dynamic shapes, several inputs or outputs, or an operator
+    that TVM cannot import; the message names the file.
+    """
+    path = Path(path)
+    model = _load(path)
+    _check_signature(model, path)
+    try:
+        mod = from_onnx(model, keep_params_in_input=False)
+    except (ValueError, NotImplementedError, AssertionError, tvm.error.TVMError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: TVM cannot import this ONNX model: {first}. Export it again with static shapes and standard "
+            "operators (opset 13 to 21)."
+        ) from error
+    mod = relax.transform.DecomposeOpsForInference("main")(mod)
+    return tvm.IRModule({"main": _without_input_attributes(mod["main"])})
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the path of an .onnx file")
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: not a valid ONNX file ({first}); is it truncated, or of another format?") from error
+    return model
+
+
+def _check_signature(model: onnx.ModelProto, path: Path) -> None:
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise UserError(
+            f"{path}: the model has {len(inputs)} inputs and {len(model.graph.output)} outputs; exactly one image tensor "
+            "in and one tensor of logits out are supported"
+        )
+    for dim in inputs[0].type.tensor_type.shape.dim:
+        if not dim.HasField("dim_value") or dim.dim_value < 1:
+            raise UserError(
+                f"{path}: the input '{inputs[0].name}' has the dynamic dimension '{dim.dim_param or '?'}'; only static "
+                "shapes are compiled. Export with a fixed input shape such as 1x3x256x256."
+            )
+
+
+def _without_input_attributes(main: relax.Function) -> relax.Function:
+    return relax.Function(main.params, main.body, main.ret_ty, main.is_pure)

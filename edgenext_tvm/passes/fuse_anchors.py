@@ -1,0 +1,99 @@
+"""Each convolution or linear layer becomes one integer kernel, with its bias, requantization and residual addition.
+
+Before::
+
+    lv = R.matmul(R.dequantize(x, s, z), R.dequantize(w, sw, 0))
+    lv1 = R.add(lv, bias)
+    lv2 = R.add(R.dequantize(r, sr, zr), lv1)
+    lv3 = R.quantize(lv2, so, zo)
+
+After::
+
+    lv3 = R.call_tir(dense, (x, w, bias_i32, mult, qp, r, rp, rs), out_ty=R.Tensor((64, 24), "int8"))
+
+Why here: after CanonicalizeQDQ, so that operands are dequantized int8 tensors and results are quantized at once.
+A layer whose float result is what the network returns becomes the kernel that writes float32 logits.
+
+Leaves alone: products of two activations, grouped or dilated convolutions, weights that are not symmetric int8
+constants; they stay float islands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from edgenext_tvm.kernels.dense import Dense
+from edgenext_tvm.kernels.qparams import dense_params, residual_params
+from edgenext_tvm.passes.anchor import Anchor, match_anchor
+from edgenext_tvm.passes.qdq import Quantized, dequantized, is_per_tensor, quantization_of
+from edgenext_tvm.passes.rewrite import Rewriter, op_name
+
+
+def fuse_anchors(mod: tvm.IRModule) -> tvm.IRModule:
+    """Return the module with every recognised layer as a call of an integer kernel."""
+    return _AnchorFuser(mod).run()
+
+
+class _AnchorFuser(Rewriter):
+    def rewrite(self, value: relax.Expr, var: relax.Var) -> relax.Expr | None:
+        if op_name(value) != "quantize" or not is_per_tensor(value):
+            return None
+        target = quantization_of(value)
+        if anchor := match_anchor(self, target.data):
+            return self.layer_call(anchor, target)
+        bound = self.lookup(target.data)
+        if op_name(bound) == "add":
+            for residual, branch in (bound.args, bound.args[::-1]):
+                source, anchor = dequantized(self, residual), match_anchor(self, branch)
+                if source and anchor:
+                    return self.residual_call(anchor, source, target)
+        return None
+
+    def finish(self, result: relax.Expr) -> relax.Expr:
+        anchor = match_anchor(self, result)
+        if anchor is None or not isinstance(anchor.kernel, Dense):
+            return result
+        self.layer = anchor.layer
+        kernel = replace(anchor.kernel, out_dtype="float32")
+        weight, bias, mult = self.parameters(anchor, 1.0)
+        qp = np.array([anchor.source.zero_point, 0], np.int32)
+        source = self.reshape(anchor.source.data, anchor.input_shape)
+        return self.reshape(self.call_kernel(kernel, [source, weight, bias, mult, qp]), anchor.shape)
+
+    def parameters(self, anchor: Anchor, scale_out: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return dense_params(
+            anchor.weight.data,
+            anchor.channel_scale,
+            anchor.bias,
+            anchor.source.scale,
+            anchor.source.zero_point,
+            scale_out,
+        )
+
+    def layer_call(self, anchor: Anchor, target: Quantized) -> relax.Expr:
+        self.layer = anchor.layer
+        weight, bias, mult = self.parameters(anchor, target.scale)
+        qp = np.array([anchor.source.zero_point, target.zero_point], np.int32)
+        source = self.reshape(anchor.source.data, anchor.input_shape)
+        return self.reshape(self.call_kernel(anchor.kernel, [source, weight, bias, mult, qp]), anchor.shape)
+
+    def residual_call(self, anchor: Anchor, residual: Quantized, target: Quantized) -> relax.Expr:
+        self.layer = anchor.layer
+        weight, bias, mult = self.parameters(anchor, target.scale)
+        mult, zp_r, m_r, rs = residual_params(mult, residual.scale, residual.zero_point, target.scale)
+        operands = [
+            self.reshape(anchor.source.data, anchor.input_shape),
+            weight,
+            bias,
+            mult,
+            np.array([anchor.source.zero_point, target.zero_point], np.int32),
+            self.reshape(residual.data, anchor.output_shape),
+            np.array([zp_r, m_r], np.int32),
+            np.array([rs], np.float32),
+        ]
+        kernel = replace(anchor.kernel, epilogue="residual")
+        return self.reshape(self.call_kernel(kernel, operands), anchor.shape)

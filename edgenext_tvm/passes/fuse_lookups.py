@@ -1,0 +1,69 @@
+"""Activation functions and requantizations become 256-entry tables, looked up by the kernel before them.
+
+Before::
+
+    lv = R.call_tir(dense, (x, w, bias, mult, qp))
+    lv1 = R.quantize(R.nn.gelu(R.dequantize(lv, s, z)), so, zo)
+
+After::
+
+    lv1 = R.call_tir(dense_lut, (x, w, bias, mult, qp, table))
+
+Why here: after FuseAnchors, which made the kernels that tables are merged into. A table holds what float64
+arithmetic gives for each of the 256 inputs, rounded once: nothing is approximated and every target has the same bits.
+
+Leaves alone: a layer whose int8 result others read as well (the table is then a kernel of its own), and
+functions of more than one tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from edgenext_tvm.kernels.lut import Lut
+from edgenext_tvm.kernels.qparams import lut_params
+from edgenext_tvm.passes.elementwise import elementwise_function
+from edgenext_tvm.passes.qdq import is_per_tensor, quantization_of
+from edgenext_tvm.passes.rewrite import Rewriter, layer_of, op_name, shape_of
+
+
+def fuse_lookups(mod: tvm.IRModule) -> tvm.IRModule:
+    """Return the module with elementwise functions of one tensor as table look-ups."""
+    return _LookupFuser(mod).run()
+
+
+class _LookupFuser(Rewriter):
+    def rewrite(self, value: relax.Expr, var: relax.Var) -> relax.Expr | None:
+        if op_name(value) != "quantize" or not is_per_tensor(value):
+            return None
+        target = quantization_of(value)
+        found = elementwise_function(self, target.data)
+        if found is None:
+            return None
+        source, function = found
+        table = lut_params(function, source.scale, source.zero_point, target.scale, target.zero_point)
+        result = self.merged(source.data, table)
+        if result is None:
+            result = self.separate(source.data, table)
+        return self.reshape(result, shape_of(var))
+
+    def merged(self, data: relax.Expr, table: np.ndarray) -> relax.Expr | None:
+        """Repeat the producing kernel's call with the table in its epilogue; None if it cannot be merged."""
+        producer = data
+        while op_name(self.lookup(producer)) == "reshape" and self.use_count(producer) == 1:
+            producer = self.lookup(producer).args[0]
+        call = self.lookup(producer)
+        kernel = self.kernel_of_call(call)
+        if getattr(kernel, "epilogue", "") != "none" or self.use_count(producer) != 1:
+            return None
+        self.layer = layer_of(call) or self.layer
+        return self.call_kernel(replace(kernel, epilogue="lut"), [*call.args[1].fields, table])
+
+    def separate(self, data: relax.Expr, table: np.ndarray) -> relax.Expr:
+        *rows, c = shape_of(data) or (1, 1)
+        kernel = Lut(t=int(np.prod(rows)), c=c)
+        return self.call_kernel(kernel, [self.reshape(data, (kernel.t, c)), table])
