@@ -1,0 +1,197 @@
+"""Proves a build: its logits against float, against QDQ, against the NumPy twins and against the host's build."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgenext_tvm.board import load_board
+from edgenext_tvm.codegen.build import build_library
+from edgenext_tvm.codegen.meta import ModelMeta, input_table_float
+from edgenext_tvm.errors import UserError
+from edgenext_tvm.quantize.images import open_images
+from edgenext_tvm.quantize.preprocess import Preprocessing
+from edgenext_tvm.verify.build_folder import BOARD_FILE, LOWERED_FILE, BuildFolder, open_build
+from edgenext_tvm.verify.compare import accuracy, compare_logits, same_bits
+from edgenext_tvm.verify.device import run_logits, selftest
+from edgenext_tvm.verify.float_model import float_logits, input_size, qdq_logits
+from edgenext_tvm.verify.golden import image_input
+from edgenext_tvm.verify.quantization import input_quantization
+from edgenext_tvm.verify.reference import NoTwinError, ReferenceProgram, load_lowered
+from edgenext_tvm.verify.runner import HostRunner, Runner, choose_runner
+
+DEFAULT_IMAGES = "synthetic:8"
+# the twins are naive: 0.2 s an image for XXS at 128 pixels, many times that for larger models
+DEFAULT_REFERENCE_IMAGES = 4
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found. The measures (see compare.Agreement) are of the build's logits against `compared_with`.
+
+    top1_float, top1_int8: share of correct labels, None without labels. bit_identical_*: None where it cannot be asked,
+    with the reason in `notes`. relative_l2_to_qdq: against the quantized program in PyTorch, None for float32 builds.
+    """
+
+    build_dir: str
+    board: str
+    runner: str
+    image_source: str
+    images: int
+    compared_with: str
+    relative_l2: float
+    cosine: float
+    max_abs_error: float
+    top1_agreement: float
+    top5_agreement: float
+    top1_float: float | None
+    top1_int8: float | None
+    relative_l2_to_qdq: float | None
+    selftest: bool
+    bit_identical_to_host: bool | None
+    bit_identical_to_reference: bool | None
+    reference_images: int
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """False when the build does not do what was compiled; accuracy is not judged."""
+        return (
+            self.selftest and self.bit_identical_to_host is not False and self.bit_identical_to_reference is not False
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        return {**dataclasses.asdict(self), "notes": list(self.notes), "passed": self.passed}
+
+
+def verify(
+    build_dir: str | Path,
+    images: str | Path | None = None,
+    runner: str | Runner | None = None,
+    limit: int | None = None,
+    reference_images: int = DEFAULT_REFERENCE_IMAGES,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Runs the build on `images` (open_images' sources; default: made-up ones) and compares.
+
+    runner: "host", "qemu", "ssh://user@host[:port]", a Runner, or None for the board's own.
+    """
+    say = progress or (lambda line: None)
+    build = open_build(build_dir)
+    device = runner if isinstance(runner, Runner) else choose_runner(build.board, runner)
+    source = open_images(images or DEFAULT_IMAGES, limit=limit)
+    notes: list[str] = []
+    if images is None:
+        notes.append(f"{DEFAULT_IMAGES} are made-up images: the measures say little about accuracy")
+    lowered = load_lowered(build.path / LOWERED_FILE)
+    quantization = input_quantization(lowered)
+    preprocessing = build.manifest.load_preprocessing()
+    pixels = [source.image(index) for index in range(len(source))]
+    # without preprocessing in the library, the network's input is given instead of the image
+    normalise = preprocessing or Preprocessing(resize_size=input_size(build), crop_size=input_size(build))
+    inputs = [image_input(image, normalise, quantization) for image in pixels]
+    given = pixels if preprocessing is not None else inputs
+
+    say(f"selftest on {device.name}")
+    passed = selftest(build, device)
+    say(f"{len(pixels)} images on {device.name}")
+    logits = run_logits(build, device, given)
+    say("the same images in float")
+    to_float, compared_with = float_logits(build)
+    table = input_table_float(normalise)
+    real = [np.ascontiguousarray(table[np.arange(3), normalise.pixels(image)][None]) for image in pixels]
+    expected = np.concatenate([to_float(x) for x in real])
+    agreement = compare_logits(logits, expected)
+    to_qdq = qdq_logits(build)
+    qdq_error = None
+    if to_qdq is not None:
+        say("the same images in the QDQ program")
+        qdq_error = compare_logits(logits, np.concatenate([to_qdq(x) for x in real])).relative_l2
+    say("the same images in the NumPy twins")
+    count = min(reference_images, len(inputs))
+    to_reference = _same_as_reference(lowered, inputs[:count], logits[:count], quantization, notes)
+    to_host = _same_as_host(build, device, given, logits, lowered, notes, say)
+    labels = [source.label(index) for index in range(len(source))]
+    known = None if None in labels else np.asarray(labels)
+    if known is not None and known.max(initial=0) >= logits.shape[1]:
+        raise UserError(
+            f"{source.name} has labels up to {known.max()}, but the model has {logits.shape[1]} classes; "
+            "give images of the classes that the model was trained on"
+        )
+    return VerifyReport(
+        build_dir=str(build.path),
+        board=build.board.name,
+        runner=device.name,
+        image_source=source.name,
+        images=len(pixels),
+        compared_with=compared_with,
+        **dataclasses.asdict(agreement),
+        top1_float=None if known is None else accuracy(expected, known),
+        top1_int8=None if known is None else accuracy(logits, known),
+        relative_l2_to_qdq=qdq_error,
+        selftest=passed,
+        bit_identical_to_host=to_host,
+        bit_identical_to_reference=to_reference,
+        reference_images=count if to_reference is not None else 0,
+        notes=tuple(notes),
+    )
+
+
+def _same_as_reference(
+    lowered: object, inputs: list[np.ndarray], logits: np.ndarray, quantization: object, notes: list[str]
+) -> bool | None:
+    if quantization is None:
+        notes.append("float32 sums depend on their order: there is no bit-exact reference for this build")
+        return None
+    try:
+        reference = ReferenceProgram(lowered)
+    except NoTwinError as error:
+        notes.append(str(error))
+        return None
+    return same_bits(np.concatenate([reference(x) for x in inputs]), logits)
+
+
+def _same_as_host(
+    build: BuildFolder,
+    device: Runner,
+    given: list[np.ndarray],
+    logits: np.ndarray,
+    lowered: object,
+    notes: list[str],
+    say: Progress,
+) -> bool | None:
+    """Compares with a build for this machine; a build for this machine is compared with itself on two threads."""
+    if build.board.is_host and isinstance(device, HostRunner):
+        say("the same images on two threads")
+        notes.append("this is the host's build: compared with itself on two threads")
+        return same_bits(run_logits(build, device, given, threads=2), logits)
+    if build.manifest.precision == "float32":
+        notes.append("float32 sums depend on vector widths: not compared with the host's build")
+        return None
+    say("the same images in a build for this machine")
+    host = load_board("host")
+    with tempfile.TemporaryDirectory(prefix="edgenext-tvm-host-") as folder:
+        out = Path(folder) / "build"
+        files = {BOARD_FILE: host.model_dump_json().encode()}
+        build_library(lowered, _meta(build, lowered), host, out, extra_files=files)
+        return same_bits(run_logits(open_build(out), HostRunner(), given), logits)
+
+
+def _meta(build: BuildFolder, lowered: object) -> ModelMeta:
+    manifest = build.manifest
+    scale, zero_point = input_quantization(lowered) or (1.0, 0)
+    return ModelMeta(
+        name=manifest.name,
+        model=manifest.model,
+        precision=manifest.precision,
+        input_scale=scale,
+        input_zero_point=zero_point,
+        preprocessing=manifest.load_preprocessing(),
+    )
