@@ -38,9 +38,7 @@ class Accuracy:
 
 
 @torch.no_grad()
-def compare(
-    program: QuantizedProgram, model: torch.nn.Module, images: ImageSet, quiet: bool = False
-) -> Accuracy:
+def compare(program: QuantizedProgram, model: torch.nn.Module, images: ImageSet, quiet: bool = False) -> Accuracy:
     """Runs every image through both; `model` is the float model in eval mode, the program has batch size
     1.
     """

@@ -16,9 +16,7 @@ def progress_bar(quiet: bool) -> Progress:
 
 
 @torch.no_grad()
-def calibrate(
-    prepared: torch.nn.Module, batches: Iterable[torch.Tensor], total: int, quiet: bool = False
-) -> int:
+def calibrate(prepared: torch.nn.Module, batches: Iterable[torch.Tensor], total: int, quiet: bool = False) -> int:
     """Runs `prepared` on every batch (float32, its example input's shape) and returns how many batches it
     saw.
     """

@@ -5,14 +5,17 @@ Export, insert observers, calibrate or follow a recipe, convert to quantize/dequ
 
 from __future__ import annotations
 
-import zipfile
+import logging
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import torchao
+from pydantic import ValidationError
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -57,7 +60,8 @@ class QuantizedProgram:
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: folder {path.parent} does not exist; create it first")
         extra = {RECIPE_ENTRY: self.recipe.model_dump_json()}
-        torch.export.save(self.exported, str(path), extra_files=extra)
+        with _without_load_warnings():
+            torch.export.save(self.exported, str(path), extra_files=extra)
         return path
 
     @staticmethod
@@ -66,26 +70,24 @@ class QuantizedProgram:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"no quantized program at {path}; give a .pt2 file written by quantization")
-        if not zipfile.is_zipfile(path):
-            raise UserError(
-                f"{path} is not a complete .pt2 file (it may be truncated); write it again by quantizing"
-            )
         extra = {RECIPE_ENTRY: ""}
         try:
-            exported = torch.export.load(str(path), extra_files=extra)
+            with _without_load_warnings():
+                exported = torch.export.load(str(path), extra_files=extra)
         except Exception as error:
             # torch raises errors of many kinds here; all mean that the file is not a usable program.
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise UserError(
-                f"cannot read {path} as an exported program ({reason}); "
-                "write it again by quantizing with this version of torch"
+                f"cannot read {path} as an exported program ({reason}); it may be truncated or made by another "
+                "version of torch, write it again by quantizing"
             ) from error
-        if not extra[RECIPE_ENTRY]:
+        try:
+            recipe = Recipe.model_validate_json(extra[RECIPE_ENTRY])
+        except ValidationError as error:
             raise UserError(
-                f"{path} is an exported program without a recipe inside; give a .pt2 file written by "
-                "quantization"
-            )
-        return QuantizedProgram(exported, Recipe.model_validate_json(extra[RECIPE_ENTRY]))
+                f"{path} is an exported program without a valid recipe inside; give a .pt2 file written by quantization"
+            ) from error
+        return QuantizedProgram(exported, recipe)
 
 
 def quantize_model(
@@ -113,9 +115,7 @@ def quantize_model(
         num_classes=_num_classes(prepared),
         preprocessing=preprocessing,
         weights_sha256=weights_sha256(model),
-        calibration=Calibration(
-            source=images.name, num_images=len(images), seed=images.seed, sha256=images.sha256()
-        ),
+        calibration=Calibration(source=images.name, num_images=len(images), seed=images.seed, sha256=images.sha256()),
         observer=settings,
         versions=Versions(torch=torch.__version__, torchao=torchao.__version__),
         activations={key: _qparams(observer) for observer in observers for key in observer.keys},
@@ -147,6 +147,21 @@ def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int
     with torch.no_grad():
         prepared(example)  # shows the weights to their observers
     return QuantizedProgram(_convert(prepared, example), recipe)
+
+
+@contextmanager
+def _without_load_warnings() -> Iterator[None]:
+    # torch warns that weights on a GPU might not be stored whole (ours are on the CPU), and logs a traceback
+    # before it raises the error that is reported anyway.
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _prepare(

@@ -81,9 +81,7 @@ class FolderImages(ImageSet):
             path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         )
         if not self.paths:
-            raise UserError(
-                f"folder {folder} holds no images; allowed: {', '.join(IMAGE_SUFFIXES)}, in subfolders too"
-            )
+            raise UserError(f"folder {folder} holds no images; allowed: {', '.join(IMAGE_SUFFIXES)}, in subfolders too")
         tops = [path.relative_to(folder).parts[0] if path.parent != folder else None for path in self.paths]
         classes = tuple(sorted({top for top in tops if top is not None}))
         # ImageFolder's rule: labels exist only where every image lies in a class folder.
@@ -175,15 +173,12 @@ def open_images(source: str | Path, limit: int | None = None, seed: int = 0) -> 
     path = Path(source)
     if not path.exists():
         raise UserError(
-            f"no images at {path}; give a folder of images, an .npz file, or {SYNTHETIC}[:N] for made-up "
-            "images"
+            f"no images at {path}; give a folder of images, an .npz file, or {SYNTHETIC}[:N] for made-up images"
         )
     if path.is_dir():
         return FolderImages(path).select(limit, seed)
     if path.suffix != ".npz":
-        raise UserError(
-            f"{path} is neither a folder nor an .npz file; put single images into a folder and give that"
-        )
+        raise UserError(f"{path} is neither a folder nor an .npz file; put single images into a folder and give that")
     return NpzImages(path).select(limit, seed)
 
 
@@ -201,9 +196,7 @@ def _synthetic_count(text: str) -> int:
     if text == SYNTHETIC:
         return DEFAULT_SYNTHETIC_IMAGES
     if not count.isascii() or not count.isdigit() or int(count) < 1:
-        raise UserError(
-            f"image source {text!r} needs a count of 1 or more after the colon; try {SYNTHETIC}:64"
-        )
+        raise UserError(f"image source {text!r} needs a count of 1 or more after the colon; try {SYNTHETIC}:64")
     return int(count)
 
 

@@ -17,9 +17,7 @@ DEFAULT_CALIBRATION_IMAGES = 512
 IMAGENET_CROP_RATIO = 0.875
 
 
-def checkpoint_preprocessing(
-    checkpoint: str | Path, input_size: int, crop_ratio: float | None = None
-) -> Preprocessing:
+def checkpoint_preprocessing(checkpoint: str | Path, input_size: int, crop_ratio: float | None = None) -> Preprocessing:
     """Preprocessing for a checkpoint: what its metadata says, else ImageNet's mean and std.
 
     crop_ratio: crop side over resized short side; None means 1 for a checkpoint that names its own input size

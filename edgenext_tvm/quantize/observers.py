@@ -53,13 +53,9 @@ class ObserverSettings:
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
-            raise UserError(
-                f"observer method {self.method!r} is unknown; allowed: {', '.join(get_args(Method))}"
-            )
+            raise UserError(f"observer method {self.method!r} is unknown; allowed: {', '.join(get_args(Method))}")
         if not 50.0 < self.percentile <= 100.0:
-            raise UserError(
-                f"observer percentile is {self.percentile}; allowed: above 50, up to 100 (try 99.99)"
-            )
+            raise UserError(f"observer percentile is {self.percentile}; allowed: above 50, up to 100 (try 99.99)")
         if self.bins < 512 or self.bins & (self.bins - 1):
             raise UserError(f"observer bins is {self.bins}; allowed: a power of two from 512 (try 8192)")
         if not 1.0 <= self.mse_power <= 8.0:
@@ -223,8 +219,7 @@ class ActivationObserver(ObserverBase):
     def _choose(self) -> tuple[float, int]:
         if not math.isfinite(self.histogram.low):
             raise UserError(
-                f"tensor {self.keys[0] if self.keys else '?'} was never calibrated; run at least one "
-                "calibration image"
+                f"tensor {self.keys[0] if self.keys else '?'} was never calibrated; run at least one calibration image"
             )
         low, high = self.histogram.low, self.histogram.high
         if self.histogram.limit > 0.0 and self.settings.method == "percentile":

@@ -114,11 +114,7 @@ def is_constant(node: Node) -> bool:
     """True when no graph input can change the value."""
     if node.op == "get_attr":
         return True
-    return (
-        node.op == "call_function"
-        and bool(node.all_input_nodes)
-        and all(map(is_constant, node.all_input_nodes))
-    )
+    return node.op == "call_function" and bool(node.all_input_nodes) and all(map(is_constant, node.all_input_nodes))
 
 
 def is_tensor_add(node: Node) -> bool:
@@ -142,9 +138,7 @@ class Int8Quantizer(Quantizer):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         outputs = self._quantized_outputs(model)
-        specs: dict[Node, QuantizationSpec | SharedQuantizationSpec] = {
-            n: self._activation_spec(n) for n in outputs
-        }
+        specs: dict[Node, QuantizationSpec | SharedQuantizationSpec] = {n: self._activation_spec(n) for n in outputs}
         edges: dict[Node, dict[Node, QuantizationSpec | SharedQuantizationSpec]] = {}
         for node in model.graph.nodes:
             if node.op == "call_function" and node.target in WEIGHTED_OPS and is_constant(node.args[1]):
@@ -201,9 +195,7 @@ class Int8Quantizer(Quantizer):
         function = functions.pop() if len(functions) == 1 else None
         return QuantizationSpec(
             dtype=torch.int8,
-            observer_or_fake_quant_ctr=ActivationObserver.with_args(
-                settings=self.settings, activation=function
-            ),
+            observer_or_fake_quant_ctr=ActivationObserver.with_args(settings=self.settings, activation=function),
             quant_min=QMIN,
             quant_max=QMAX,
             qscheme=torch.per_tensor_affine,
@@ -253,10 +245,7 @@ def _fuses_into_add(node: Node, chosen: set[Node]) -> bool:
         return False
     others = [source(arg, VIEW_OPS | SLICE_OPS) for arg in found[0].args]
     # The other operand must stay int8: an add of two float Linear results has no integer kernel.
-    return (
-        all(other is node or other in chosen or is_constant(other) for other in others)
-        and others.count(node) == 1
-    )
+    return all(other is node or other in chosen or is_constant(other) for other in others) and others.count(node) == 1
 
 
 def _weight_spec() -> QuantizationSpec:

@@ -88,16 +88,12 @@ class Recipe(_Strict):
         activations = values.pop("activations")
         head = json.dumps(values, indent=2).removesuffix("\n}")
         # One line per tensor makes two recipes easy to compare.
-        lines = ",\n".join(
-            f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in activations.items()
-        )
+        lines = ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in activations.items())
         text = f'{head},\n  "activations": {{\n{lines}\n  }}\n}}\n'
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise UserError(
-                f"cannot write recipe {path}: {error.strerror}; give a writable file path"
-            ) from error
+            raise UserError(f"cannot write recipe {path}: {error.strerror}; give a writable file path") from error
         return path
 
     @staticmethod
@@ -111,9 +107,7 @@ class Recipe(_Strict):
                 f"cannot read recipe {path}: {error.strerror}; give a recipe.json written by quantization"
             ) from error
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"recipe {path} is not a text file; give a recipe.json written by quantization"
-            ) from error
+            raise UserError(f"recipe {path} is not a text file; give a recipe.json written by quantization") from error
         except json.JSONDecodeError as error:
             raise UserError(
                 f"recipe {path} is not complete JSON (line {error.lineno}: {error.msg}); it may be "
@@ -121,9 +115,7 @@ class Recipe(_Strict):
             ) from error
         found = values.get("format") if isinstance(values, dict) else None
         if found != FORMAT:
-            raise UserError(
-                f"{path} is not a quantization recipe: field 'format' is {found!r}, expected {FORMAT!r}"
-            )
+            raise UserError(f"{path} is not a quantization recipe: field 'format' is {found!r}, expected {FORMAT!r}")
         if values.get("version") != VERSION:
             raise UserError(
                 f"recipe {path} has version {values.get('version')!r}, this program reads version "
