@@ -19,7 +19,7 @@ typedef struct {
 typedef struct {
     const cli_options_t *options;
     const needs_t *needs;
-    cli_session_t session;
+    cli_engine_t engine;
     cli_profile_t profile;
     cli_dump_t dump;
     cli_writer_t writer;
@@ -69,7 +69,7 @@ static int job_open(job_t *job, const cli_options_t *options, const needs_t *nee
     job->needs = needs;
     job->writer.options = options;
     job->writer.out = stdout;
-    int result = cli_session_open(&job->session, options->threads, needs->extra_arena_bytes);
+    int result = cli_engine_open(&job->engine, options->threads, needs->extra_arena_bytes);
     if (result == CLI_OK && options->profile) {
         result = cli_profile_open(&job->profile);
     }
@@ -93,7 +93,7 @@ static void job_close(job_t *job)
 {
     cli_dump_close(&job->dump);
     cli_profile_close(&job->profile);
-    cli_session_close(&job->session);
+    cli_engine_close(&job->engine);
     free(job->item);
     free(job->ranks);
     free(job->rows);
@@ -104,7 +104,7 @@ static void job_close(job_t *job)
 /* Item -> input tensor. */
 static int set_input(job_t *job, const cli_input_t *input)
 {
-    enx_context_t *context = &job->session.context;
+    enx_context_t *context = &job->engine.context;
     if (input->is_tensor) {
         memcpy(enx_input(context), job->item, input->item_bytes);
         return CLI_OK;
@@ -122,7 +122,7 @@ static int set_input(job_t *job, const cli_input_t *input)
 
 static int run_once(job_t *job, int is_measured)
 {
-    enx_context_t *context = &job->session.context;
+    enx_context_t *context = &job->engine.context;
     const int with_profile = is_measured && job->options->profile;
     const double started_us = cli_now_us();
     const enx_status_t status =
@@ -135,30 +135,30 @@ static int run_once(job_t *job, int is_measured)
         return cli_fail("the network failed at step %u (%s): %s", context->failed_step,
                         enx_cli_model->steps[context->failed_step].layer, enx_status_string(status));
     }
-    enx_output_copy(context, job->session.logits, enx_cli_model->num_classes);
+    enx_output_copy(context, job->engine.logits, enx_cli_model->num_classes);
     return CLI_OK;
 }
 
 /* All runs of one input; every run must give the bits of the first. */
 static int run_repeatedly(job_t *job)
 {
-    cli_session_t *session = &job->session;
-    void *input = enx_input(&session->context);
+    cli_engine_t *engine = &job->engine;
+    void *input = enx_input(&engine->context);
     const size_t input_bytes = enx_cli_model->input.bytes;
     const size_t logit_bytes = enx_cli_model->num_classes * sizeof(float);
     const int32_t unmeasured = job->options->benchmark ? WARM_UP_RUNS : 0;
-    memcpy(session->saved_input, input, input_bytes);
+    memcpy(engine->saved_input, input, input_bytes);
     for (int32_t i = 0; i < unmeasured + job->options->repeat; ++i) {
         if (i > 0) {
-            memcpy(input, session->saved_input, input_bytes);
+            memcpy(input, engine->saved_input, input_bytes);
         }
         const int result = run_once(job, i >= unmeasured);
         if (result != CLI_OK) {
             return result;
         }
         if (i == 0) {
-            memcpy(session->first_logits, session->logits, logit_bytes);
-        } else if (memcmp(session->first_logits, session->logits, logit_bytes) != 0) {
+            memcpy(engine->first_logits, engine->logits, logit_bytes);
+        } else if (memcmp(engine->first_logits, engine->logits, logit_bytes) != 0) {
             cli_fail("run %d of one input gave other logits than the first: the build or the machine is faulty; try "
                      "--selftest and --threads 1", i + 1);
             return CLI_FAILED;
@@ -188,9 +188,9 @@ static int run_file(job_t *job, const char *path)
             result = run_repeatedly(job);
         }
         if (result == CLI_OK) {
-            cli_rank_classes(job->session.logits, job->options->top, job->ranks);
+            cli_rank_classes(job->engine.logits, job->options->top, job->ranks);
             (job->options->json ? cli_json_image : cli_text_image)(&job->writer, &input, job->ranks);
-            result = job->options->dump != NULL ? cli_dump_row(&job->dump, job->session.logits) : CLI_OK;
+            result = job->options->dump != NULL ? cli_dump_row(&job->dump, job->engine.logits) : CLI_OK;
         }
     }
     cli_input_close(&input);
@@ -200,7 +200,7 @@ static int run_file(job_t *job, const char *path)
 static int run_synthetic(job_t *job)
 {
     const enx_golden_vector_t vector = {ENX_GOLDEN_RANDOM, 1, 0, NULL, 0, 0, 0, 0.0f};
-    const enx_status_t status = enx_golden_fill_input(&job->session.context, &vector);
+    const enx_status_t status = enx_golden_fill_input(&job->engine.context, &vector);
     return status == ENX_OK ? run_repeatedly(job) : cli_fail("%s", enx_status_string(status));
 }
 

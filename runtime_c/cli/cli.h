@@ -68,11 +68,11 @@ typedef struct {
     void *saved_input; /* model->input.bytes: enx_run may overwrite the input */
     float *logits;     /* num_classes, of the last inference */
     float *first_logits;
-} cli_session_t;
+} cli_engine_t;
 
 /* extra_arena_bytes: preprocessing scratch beyond the model's own arena. */
-int cli_session_open(cli_session_t *session, int32_t threads, size_t extra_arena_bytes);
-void cli_session_close(cli_session_t *session);
+int cli_engine_open(cli_engine_t *engine, int32_t threads, size_t extra_arena_bytes);
+void cli_engine_close(cli_engine_t *engine);
 double cli_now_us(void);
 
 /* ---- results ---- */

@@ -15,14 +15,14 @@ static void print_failure(uint32_t index, const enx_golden_vector_t *vector, con
     }
 }
 
-static int check_all(cli_session_t *session, uint8_t *pixels, size_t pixel_bytes, uint32_t *out_failed)
+static int check_all(cli_engine_t *engine, uint8_t *pixels, size_t pixel_bytes, uint32_t *out_failed)
 {
     const enx_golden_t *golden = enx_cli_golden;
     *out_failed = 0;
     for (uint32_t i = 0; i < golden->num_vectors; ++i) {
         const enx_golden_vector_t *vector = &golden->vectors[i];
         enx_golden_result_t result;
-        const enx_status_t status = enx_golden_check(&session->context, vector, pixels, pixel_bytes, &result);
+        const enx_status_t status = enx_golden_check(&engine->context, vector, pixels, pixel_bytes, &result);
         if (status != ENX_OK) {
             fprintf(stderr, "vector %u: %s\n", i, enx_status_string(status));
             *out_failed += 1;
@@ -52,9 +52,9 @@ int cli_selftest(const cli_options_t *options)
             extra = scratch + 8u;
         }
     }
-    cli_session_t session;
+    cli_engine_t engine;
     uint32_t failed = 0;
-    int result = cli_session_open(&session, options->threads, extra);
+    int result = cli_engine_open(&engine, options->threads, extra);
     if (result != CLI_OK) {
         return result;
     }
@@ -62,7 +62,7 @@ int cli_selftest(const cli_options_t *options)
     if (pixels == NULL) {
         result = cli_fail("out of memory: a golden image needs %zu bytes; free some", pixel_bytes);
     } else {
-        result = check_all(&session, pixels, pixel_bytes, &failed);
+        result = check_all(&engine, pixels, pixel_bytes, &failed);
         const char *verdict = failed == 0 ? "PASS" : "FAIL";
         if (options->json) {
             printf("{\"model\": \"%s\", \"selftest\": \"%s\", \"vectors\": %u, \"failed\": %u, \"threads\": %d}\n",
@@ -73,6 +73,6 @@ int cli_selftest(const cli_options_t *options)
         }
     }
     free(pixels);
-    cli_session_close(&session);
+    cli_engine_close(&engine);
     return result;
 }

@@ -18,9 +18,9 @@ from edgenext_tvm.paths import RUNTIME_C
 HERE = Path(__file__).parent
 LIBRARY_SOURCES = sorted((RUNTIME_C / "src").glob("*.c"))
 CLI_SOURCES = sorted((RUNTIME_C / "cli").glob("*.c"))
-WARNINGS = "-std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror".split()
+WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 INCLUDES = [f"-I{RUNTIME_C}/include", f"-I{RUNTIME_C}/src", f"-I{RUNTIME_C}/cli"]
-ASAN = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all".split()
+ASAN = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 OK, SIDE, CLASSES = 0, 8, 4
 
 
@@ -131,7 +131,7 @@ def resize_and_crop(pixels: np.ndarray, size: int, crop: int) -> np.ndarray:
     image = Image.fromarray(pixels)
     image = image.resize((out_width, height), Image.Resampling.BILINEAR)
     image = image.resize((out_width, out_height), Image.Resampling.BILINEAR)
-    top, left = int(round((out_height - crop) / 2.0)), int(round((out_width - crop) / 2.0))
+    top, left = round((out_height - crop) / 2.0), round((out_width - crop) / 2.0)
     return np.asarray(image.crop((left, top, left + crop, top + crop)))
 
 
@@ -165,7 +165,9 @@ class Program:
     def __call__(self, *arguments: object, runner: tuple[str, ...] = ()) -> Result:
         command = [*runner, str(self.path), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, timeout=60)
-        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return Result(
+            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
 
     def refuses(self, *arguments: object) -> str:
         """The one line that the program gives for wrong input, without its prefix."""
@@ -180,7 +182,14 @@ def golden_source(vectors: list[dict]) -> str:
     """C source of `tiny_golden` for vectors given as fields of enx_golden_vector_t; logits as a list."""
     lines, rows = ['#include "enx/enx_golden.h"', "extern const enx_golden_t tiny_golden;"], []
     for i, vector in enumerate(vectors):
-        fields = {"value": 0, "seed": 0, "width": 0, "height": 0, "expected_crc32": 0, "tolerance": "0.0f"} | vector
+        fields = {
+            "value": 0,
+            "seed": 0,
+            "width": 0,
+            "height": 0,
+            "expected_crc32": 0,
+            "tolerance": "0.0f",
+        } | vector
         logits = fields.pop("logits", None)
         fields["expected_logits"] = "NULL"
         if logits is not None:
@@ -215,7 +224,9 @@ def tiny(library: Library) -> Ready:
 def build_cli(builds: Path) -> Callable[..., Program]:
     """build_cli(name, *flags, extra=[...]) -> Program of the tiny model."""
 
-    def build(name: str, *flags: str, extra: tuple[Path, ...] = (), compiler: list[str] | None = None) -> Program:
+    def build(
+        name: str, *flags: str, extra: tuple[Path, ...] = (), compiler: list[str] | None = None
+    ) -> Program:
         sources = [*LIBRARY_SOURCES, *CLI_SOURCES, HERE / "tiny_model.c", HERE / "tiny_cli.c", *extra]
         return Program(compile_c(builds / name, sources, "-pthread", *flags, compiler=compiler))
 
@@ -227,6 +238,17 @@ def cli(build_cli: Callable[..., Program]) -> Program:
     return build_cli("tiny")
 
 
+@pytest.fixture(scope="session")
+def sanitized_cli(build_cli: Callable[..., Program]) -> Program:
+    """AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer; any finding ends the program with 1."""
+    return build_cli("tiny_sanitized", *ASAN)
+
+
+@pytest.fixture(scope="session")
+def failing_cli(build_cli: Callable[..., Program]) -> Program:
+    return build_cli("failing", "-DTINY_MODEL=enx_model_failing")
+
+
 @pytest.fixture
 def pool(library: Library):
     """pool(threads) -> address of an enx_pool_t, destroyed after the test."""
@@ -235,7 +257,9 @@ def pool(library: Library):
     def create(threads: int) -> int:
         memory, handle = Memory(640 + 64 * threads), ctypes.c_void_p()
         size = ctypes.c_size_t(memory.array.size)
-        status = library.c.enx_pool_create(ctypes.c_void_p(memory.address), size, threads, ctypes.byref(handle))
+        status = library.c.enx_pool_create(
+            ctypes.c_void_p(memory.address), size, threads, ctypes.byref(handle)
+        )
         assert status == OK
         opened.append((memory, handle))
         return handle.value

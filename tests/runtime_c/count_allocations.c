@@ -73,7 +73,8 @@ enx_status_t __wrap_enx_preprocess_rgb8(enx_context_t *context, const uint8_t *p
     const enx_status_t status =
         __real_enx_preprocess_rgb8(context, pixels, width, height, row_stride, channels);
 #ifdef ALLOCATE_INSIDE /* proves that the count is not always zero */
-    free(malloc(1));
+    void *volatile memory = malloc(1); /* volatile: the pair may not be optimised away */
+    free(memory);
 #endif
     __atomic_store_n(&inside, 0, __ATOMIC_SEQ_CST);
     return status;

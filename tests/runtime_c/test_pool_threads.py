@@ -66,7 +66,13 @@ def test_pools_under_stress(builds, compile_sources, sanitizer, spins):
     here = builds / f"pool_stress_{sanitizer[:4]}_{spins}"
     tests = RUNTIME_C.parent / "tests" / "runtime_c"
     sources += [tests / "tiny_model.c", tests / "pool_stress.c"]
-    flags = ["-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-DENX_POOL_SPINS={spins}", "-pthread"]
+    flags = [
+        "-g",
+        f"-fsanitize={sanitizer}",
+        "-fno-sanitize-recover=all",
+        f"-DENX_POOL_SPINS={spins}",
+        "-pthread",
+    ]
     program = compile_sources(here, sources, *flags)
     done = subprocess.run([str(program), "200"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")

@@ -122,7 +122,12 @@ def test_scratch_stays_below_the_headers_figures(scratch_bytes):
     assert scratch_bytes(16384, 16384, 256, 256) <= 141 * 1024
     assert scratch_bytes(2048, 2048, 256, 256) <= 26 * 1024
     assert scratch_bytes(512, 512, 256, 256) <= 15 * 1024
-    for width, height, resize, crop in [(16384, 16384, 256, 224), (16384, 1, 64, 64), (1, 16384, 8, 8), (640, 480, 9, 9)]:
+    for width, height, resize, crop in [
+        (16384, 16384, 256, 224),
+        (16384, 1, 64, 64),
+        (1, 16384, 8, 8),
+        (640, 480, 9, 9),
+    ]:
         out = resize if width <= height else resize * width // height
         taps = -(-2 * max(width, out) // out) + 1
         assert scratch_bytes(width, height, resize, crop) <= 35 * crop + 8 + 4 * crop * taps
@@ -152,7 +157,9 @@ def test_other_arguments_are_checked_and_the_input_is_left_alone(library, tiny):
 def test_a_model_without_tables_has_no_preprocessing(library, tiny):
     assert library.init(tiny.context, "failing", tiny.memory) == 0
     pixels, needed = (ctypes.c_uint8 * 3)(), ctypes.c_uint32()
-    assert library.c.enx_preprocess_rgb8(ref(tiny.context), pixels, 1, 1, ctypes.c_size_t(3), 3) == UNSUPPORTED
+    assert (
+        library.c.enx_preprocess_rgb8(ref(tiny.context), pixels, 1, 1, ctypes.c_size_t(3), 3) == UNSUPPORTED
+    )
     assert library.c.enx_preprocess_scratch_bytes(library.model("failing"), 1, 1, ref(needed)) == UNSUPPORTED
     assert library.message(UNSUPPORTED) == "the model carries no image preprocessing"
 
@@ -160,7 +167,12 @@ def test_a_model_without_tables_has_no_preprocessing(library, tiny):
 def test_levels_go_through_the_tables_of_each_channel(library, tiny, pillow, tables):
     pixels = image(40, 30)
     stride = ctypes.c_size_t(120)
-    assert library.c.enx_preprocess_rgb8(ref(tiny.context), ctypes.c_void_p(pixels.ctypes.data), 40, 30, stride, 3) == 0
+    assert (
+        library.c.enx_preprocess_rgb8(
+            ref(tiny.context), ctypes.c_void_p(pixels.ctypes.data), 40, 30, stride, 3
+        )
+        == 0
+    )
     np.testing.assert_array_equal(tiny.input(), tables(pillow(pixels, 10, 8)))
 
 
@@ -169,6 +181,9 @@ def test_a_float_model_gets_float_levels(library, tiny, pillow):
     assert library.init(context, "tiny_f32", memory) == 0
     pixels = image(40, 30)
     stride = ctypes.c_size_t(120)
-    assert library.c.enx_preprocess_rgb8(ref(context), ctypes.c_void_p(pixels.ctypes.data), 40, 30, stride, 3) == 0
+    assert (
+        library.c.enx_preprocess_rgb8(ref(context), ctypes.c_void_p(pixels.ctypes.data), 40, 30, stride, 3)
+        == 0
+    )
     expected = pillow(pixels, 8, 8).astype(np.float32) * np.float32(0.0078125) - np.float32(1)
     np.testing.assert_array_equal(memory.array[:768].view(np.float32).reshape(8, 8, 3), expected)
