@@ -1,0 +1,227 @@
+"""The command `edgenext-tvm`: boards, models, compile, verify, run, bench. Results on stdout, progress on stderr.
+
+With --json stdout carries one JSON object and nothing else. A user's mistake is one error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from typing import Any
+
+import click
+from rich.console import Console
+
+from edgenext_tvm.errors import UserError
+from edgenext_tvm.report import tables
+
+USER_ERROR_STATUS = 2
+NOT_VERIFIED_STATUS = 1
+
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+output = Console(soft_wrap=True, highlight=False)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
+runner_option = click.option(
+    "--runner", metavar="R", help="host, qemu or ssh://user@host[:port]; default: the board's own."
+)
+threads_option = click.option("--threads", type=int, default=1, show_default=True, help="1 to 16.")
+
+
+def main() -> None:
+    """Runs the command line; the process ends with its status."""
+    _silence_imports()
+    arguments = sys.argv[1:]
+    try:
+        status = cli.main(args=arguments, prog_name="edgenext-tvm", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        hint = f"; try `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx else ""
+        sys.exit(_fail(error.format_message() + hint, "--json" in arguments))
+    except UserError as error:
+        sys.exit(_fail(str(error), "--json" in arguments))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, as_json: bool) -> int:
+    errors.print(f"error: {message}", markup=False)
+    if as_json:
+        click.echo(json.dumps({"error": message}))
+    return USER_ERROR_STATUS
+
+
+def _silence_imports() -> None:
+    # torch and torchao report on import what they could not find; nothing that a user of this command can act on
+    warnings.filterwarnings("ignore")
+    for name in ("torch", "torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _progress(stage: str, seconds: float, done: str) -> None:
+    errors.print(f"{stage:<9} {seconds:7.2f} s  {done}", markup=False)
+
+
+def _settings(title: str, values: dict[str, Any]) -> None:
+    errors.print(f"[bold]{title}[/bold]")
+    for key, value in values.items():
+        if value is not None:
+            errors.print(f"  {key:<12} {value}", markup=False)
+
+
+def _emit(result: dict[str, Any]) -> None:
+    click.echo(json.dumps(result))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="edgenext-tvm", prog_name="edgenext-tvm")
+def cli() -> None:
+    """Compiles EdgeNeXt into a self-contained int8 C library for an ARM board or this machine."""
+
+
+@cli.command()
+@json_option
+def boards(as_json: bool) -> None:
+    """Lists the boards that --board takes by name."""
+    from edgenext_tvm.board import TARGETS_ENV, board_files, load_board
+    from edgenext_tvm.paths import TARGETS
+
+    found = [load_board(file) for file in board_files().values()]
+    if as_json:
+        _emit({"boards": [{**board.model_dump(mode="json"), "file": str(board.file)} for board in found]})
+        return
+    output.print(tables.boards(found))
+    output.print(f"Add one: copy a folder of {TARGETS}, then --board FOLDER, or set ${TARGETS_ENV}.", markup=False)
+
+
+@cli.command()
+@json_option
+def models(as_json: bool) -> None:
+    """Lists the variants that compile takes by name."""
+    from edgenext_tvm.model.checkpoint import bundled_checkpoint
+    from edgenext_tvm.model.config import VARIANTS
+    from edgenext_tvm.model.edgenext import build_model
+    from edgenext_tvm.model.madds import count_madds
+
+    rows = []
+    for name in VARIANTS:
+        model = build_model(name, seed=0)
+        bundled = bundled_checkpoint(name)
+        rows.append(
+            {
+                "model": name,
+                "parameters": sum(value.numel() for value in model.parameters()),
+                "madds_256": count_madds(model, (1, 3, 256, 256)).total,
+                "bundled_checkpoint": bundled.name if bundled else None,
+            }
+        )
+    if as_json:
+        _emit({"models": rows})
+        return
+    output.print(tables.models(rows))
+
+
+@cli.command("compile")
+@click.argument("model")
+@click.option("--board", metavar="B", default="host", show_default=True, help="Name, folder or board.toml.")
+@click.option("--checkpoint", metavar="F", help="Weights: .safetensors, .pth, .pt, or random[:SEED].")
+@click.option("--num-classes", type=int, help="Default: the checkpoint's.")
+@click.option("--input-size", type=int, help="Pixels a side, a multiple of 32; default: the checkpoint's, else 256.")
+@click.option("--calibration", metavar="DIR|NPZ|synthetic[:N]", help="Images to calibrate on.")
+@click.option("--recipe", metavar="F", help="A recipe.json of an earlier build, instead of calibration.")
+@click.option("--precision", default="int8", show_default=True, help="int8 or float32.")
+@threads_option
+@click.option("--max-arena-kib", type=int, help="Refuse to build when more RAM is needed.")
+@click.option("--out", metavar="DIR", help="Build folder; default: out/MODEL-BOARD.")
+@json_option
+def compile_command(model: str, board: str, out: str | None, as_json: bool, **options: Any) -> int:
+    """Compiles MODEL: a variant (see `models`), a quantized .pt2 program, or an .onnx QDQ file."""
+    from edgenext_tvm.api import compile_model, default_out
+    from edgenext_tvm.board import load_board
+
+    chosen = load_board(board)
+    out = out or str(default_out(model, chosen))
+    _settings(
+        "compile",
+        {"model": model, "board": f"{chosen.name} ({chosen.cpu.core}, {chosen.isa})", "out": out}
+        | {key.replace("_", "-"): value for key, value in options.items()},
+    )
+    result = compile_model(model, chosen, out=out, progress=_progress, quiet=as_json, **options)
+    if as_json:
+        _emit(result.to_dict())
+    else:
+        output.print(tables.compiled(result))
+        output.print(tables.files(result.build_dir, result.manifest.name))
+    return NOT_VERIFIED_STATUS if result.selftest is False else 0
+
+
+@cli.command("verify")
+@click.argument("build")
+@click.option("--images", metavar="DIR|NPZ|synthetic[:N]", help="Default: a few made-up images.")
+@click.option("--limit", type=int, help="Use at most this many images.")
+@runner_option
+@json_option
+def verify_command(build: str, images: str | None, limit: int | None, runner: str | None, as_json: bool) -> int:
+    """Compares BUILD with the float model, with its NumPy twins and with the host; exit status 1 if bits differ."""
+    from edgenext_tvm.api import verify_build
+
+    _settings("verify", {"build": build, "images": images, "limit": limit, "runner": runner})
+    report = verify_build(
+        build, images, limit=limit, runner=runner, progress=lambda line: errors.print(f"  {line}", markup=False)
+    )
+    if as_json:
+        _emit(report.to_dict())
+    else:
+        output.print(tables.verified(report))
+        for note in report.notes:
+            output.print(f"note: {note}", markup=False)
+    return 0 if report.passed else NOT_VERIFIED_STATUS
+
+
+@cli.command("run")
+@click.argument("build")
+@click.argument("images", nargs=-1, metavar="IMAGE...", required=True)
+@click.option("--top", type=int, default=5, show_default=True, help="Classes per image.")
+@threads_option
+@runner_option
+@json_option
+def run_command(build: str, images: tuple[str, ...], top: int, threads: int, runner: str | None, as_json: bool) -> None:
+    """Classifies IMAGEs of any format that Pillow reads with the program in BUILD."""
+    from edgenext_tvm.api import run_build
+
+    results = run_build(build, images, top=top, threads=threads, runner=runner)
+    if as_json:
+        _emit({"build_dir": build, "images": results})
+    else:
+        output.print(tables.classified(results))
+
+
+@cli.command("bench")
+@click.argument("build")
+@threads_option
+@click.option("--repeat", type=int, default=50, show_default=True, help="Inferences to time.")
+@click.option("--profile", is_flag=True, help="Also the time of every layer.")
+@runner_option
+@json_option
+def bench_command(build: str, threads: int, repeat: int, profile: bool, runner: str | None, as_json: bool) -> None:
+    """Times single inferences of BUILD."""
+    from edgenext_tvm.api import bench_build, profile_build
+
+    timing = bench_build(build, threads=threads, repeat=repeat, runner=runner)
+    layers = profile_build(build, threads=threads, repeat=repeat, runner=runner) if profile else None
+    if as_json:
+        values = {"median_ms": timing.median_ms, "min_ms": timing.min_ms}
+        _emit(
+            {"build_dir": build, **values, "threads": timing.threads, "repeat": timing.repeat}
+            | ({"profile": layers} if layers else {})
+        )
+        return
+    output.print(tables.timed(build, timing))
+    if layers:
+        output.print(tables.profiled(layers))
+
+
+if __name__ == "__main__":
+    main()
