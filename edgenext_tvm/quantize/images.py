@@ -5,6 +5,7 @@ Every source gives raw uint8 RGB images [H,W,3], a label where there is one, and
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 from abc import ABC, abstractmethod
@@ -43,16 +44,15 @@ class ImageSet(ABC):
         return self._label(int(self._chosen[index]))
 
     def select(self, limit: int | None, seed: int = 0) -> ImageSet:
-        """Keeps at most `limit` images of this set, chosen by `seed`, in their old order; returns the set
-        itself.
-        """
+        """A set of at most `limit` images of this one, chosen by `seed`, in their old order."""
         if limit is not None and limit < 1:
             raise UserError(f"image limit is {limit}; allowed: 1 or more (try 256)")
-        self.seed = seed
+        selected = copy.copy(self)
+        selected.seed = seed
         if limit is not None and limit < len(self):
             picked = np.random.default_rng(seed).permutation(len(self))[:limit]
-            self._chosen = self._chosen[np.sort(picked)]
-        return self
+            selected._chosen = self._chosen[np.sort(picked)]
+        return selected
 
     def sha256(self) -> str:
         """Digest of the chosen images as they are stored (encoded bytes), in order."""

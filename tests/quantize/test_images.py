@@ -107,6 +107,12 @@ def test_selection_depends_on_the_seed_alone(jpeg_npz: Path, class_folder: Path)
     assert len(open_images(jpeg_npz, limit=99)) == 3
 
 
+def test_selecting_leaves_the_set_alone(class_folder: Path) -> None:
+    images = open_images(class_folder)
+    few = images.select(3)
+    assert (len(few), len(images)) == (3, 12)
+
+
 def test_digest_sees_every_image(jpeg_npz: Path) -> None:
     digests = {open_images(jpeg_npz, limit).sha256() for limit in (1, 2, 3)}
     assert len(digests) == 3
