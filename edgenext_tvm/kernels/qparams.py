@@ -1,115 +1,246 @@
-"""The integer and float arguments of kernels, computed from scales and zero points: ``real = scale * (q - zero_point)``.
+"""From scales and zero points to the integer and float32 arguments of the kernels, all computed in float64.
 
-All arithmetic is float64, rounded once at the end. Every bound that a kernel's fixed-point steps rely on is
-established here.
+real = scale * (q - zero_point). Activations are int8 per tensor, weights int8 in [-127, 127] per output channel, which
+is the last axis of every weight (dense [CI, CO], conv2d [KH, KW, CI, CO], depthwise [KH, KW, C]).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import UserError
 from .layer_norm import AFFINE_SHIFT
 from .requantize import FIXED_LIMIT
 from .xca_scores import LOGIT_FRACTION_BITS, TABLE_FRACTION_BITS
 
-INT32_MAX = 2**31 - 1
-MAX_ADD_SHIFT = 16
-"""Fractional bits of a fixed-point sum: more would not change an 8-bit result."""
+WEIGHT_LIMIT = 127
+SCORE_LIMIT = 127
+BIAS_LIMIT = 1 << 30
+"""A bias beyond it would leave no room for the sum in int32."""
+RESIDUAL_LIMIT = 1 << 22
+MAX_FRACTION_BITS = 24
 
 
-def _round(values: np.ndarray, limit: int = INT32_MAX) -> np.ndarray:
-    return np.clip(np.rint(values), -limit, limit).astype(np.int32)
+class DenseParams(NamedTuple):
+    """w int8, bias int32[CO] with the input zero point folded in, mult float32[CO] = s_in s_w / s_out."""
+
+    w: np.ndarray
+    bias: np.ndarray
+    mult: np.ndarray
+
+
+class ResidualParams(NamedTuple):
+    """mult float32[CO] = s_in s_w / s_out * 2^F, the residual's zero point and multiplier, rs float32[1] = 2^-F."""
+
+    mult: np.ndarray
+    zp_r: int
+    m_r: int
+    rs: np.ndarray
+
+    @property
+    def rp(self) -> np.ndarray:
+        """The kernel argument int32[2] = (zp_r, m_r)."""
+        return np.array([self.zp_r, self.m_r], np.int32)
+
+
+class LayerNormParams(NamedTuple):
+    """ln float32[2] = (E, K); with an affine part also g int32[C], b int32[C] and rs float32[1], else None."""
+
+    ln: np.ndarray
+    g: np.ndarray | None = None
+    b: np.ndarray | None = None
+    rs: np.ndarray | None = None
+
+
+def _check_scale(name: str, scale: float | np.ndarray) -> None:
+    values = np.asarray(scale, np.float64)
+    if not np.all(np.isfinite(values)) or np.any(values <= 0):
+        raise UserError(
+            f"{name} is {scale}, a scale must be finite and greater than 0; recalibrate that tensor"
+        )
+
+
+def _check_zero_point(name: str, zero_point: int) -> None:
+    if not -128 <= zero_point <= 127:
+        raise UserError(
+            f"{name} is {zero_point}, an int8 zero point lies in [-128, 127]; recalibrate that tensor"
+        )
+
+
+def _fraction_bits(limit: float, largest: float, what: str) -> int:
+    """Return the most fraction bits F with largest * 2^F < limit, at most MAX_FRACTION_BITS; UserError if negative."""
+    bits = min(MAX_FRACTION_BITS, math.floor(math.log2(limit / largest)))
+    if largest * 2.0**bits >= limit:
+        bits -= 1
+    if bits < 0:
+        raise UserError(
+            f"{what}: the ratio of scales is too large for fixed point; recalibrate the output's range"
+        )
+    return bits
+
+
+def quantize_weight(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Return int8 in [-127, 127]: weight / scales (per last axis), rounded half to even."""
+    q = np.rint(np.asarray(weight, np.float64) / np.asarray(scales, np.float64))
+    return np.clip(q, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+
+
+def weight_scales(weight: np.ndarray) -> np.ndarray:
+    """Return float64[CO]: the largest absolute weight of each output channel over 127 (1 for an all-zero channel)."""
+    weight = np.asarray(weight, np.float64)
+    largest = np.abs(weight).reshape(-1, weight.shape[-1]).max(axis=0)
+    return np.where(largest > 0, largest / WEIGHT_LIMIT, 1.0)
+
+
+def quantize_parameters(
+    weight: np.ndarray, bias: np.ndarray | None, s_in: float, scales: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (w int8, bias int32[CO] before the zero point is folded in, scales float64[CO]).
+
+    weight is float with scales None, or int8 with its scales. Where a bias would not fit int32 at its channel's
+    scale, that channel gets the smallest scale at which it fits.
+    """
+    _check_scale("s_in", s_in)
+    if scales is None:
+        scales = weight_scales(weight)
+        real = np.asarray(weight, np.float64)
+    else:
+        scales = np.broadcast_to(np.asarray(scales, np.float64), weight.shape[-1:])
+        _check_scale("scales", scales)
+        real = weight.astype(np.float64) * scales
+    wanted = np.zeros(weight.shape[-1]) if bias is None else np.asarray(bias, np.float64)
+    widened = np.maximum(scales, np.abs(wanted) / (s_in * BIAS_LIMIT))
+    keep = (widened == scales) & (weight.dtype == np.int8)
+    w = np.where(keep, weight, quantize_weight(real, widened)).astype(np.int8)
+    return w, np.rint(wanted / (s_in * widened)).astype(np.int64), widened
 
 
 def dense_params(
-    weight: np.ndarray, weight_scale: np.ndarray, bias: np.ndarray, scale_in: float, zero_point_in: int, scale_out: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (weight int8, bias int32[CO], mult float32[CO]) of a layer whose int8 weight has CO as its last axis.
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    s_in: float,
+    zp_in: int,
+    s_out: float,
+    scales: np.ndarray | None = None,
+) -> DenseParams:
+    """Return w, bias and mult of dense, conv2d or depthwise; UserError if a scale is not positive.
 
-    `weight_scale` and `bias` are float[CO]. The bias has the input's zero point folded in:
-    ``acc = sum(q_x * q_w) + bias`` equals ``sum((q_x - z) * q_w) + b / (s_x * s_w)``; ``mult = s_x * s_w / s_out``.
+    weight float [..., CO], or int8 with `scales` float [CO]; bias float [CO] in real units or None. For float32
+    logits s_out is 1.
     """
-    weight_scale = weight_scale.astype(np.float64)
-    sums = weight.astype(np.int64).reshape(-1, weight.shape[-1]).sum(axis=0)
-    bias_int = np.rint(bias.astype(np.float64) / (scale_in * weight_scale))
-    # Half of int32 is left to the products, so that the accumulator cannot overflow.
-    folded = _round(np.clip(bias_int, -(2**30), 2**30) - zero_point_in * sums)
-    mult = (scale_in * weight_scale / scale_out).astype(np.float32)
-    return np.ascontiguousarray(weight), folded, mult
+    _check_scale("s_out", s_out)
+    _check_zero_point("zp_in", zp_in)
+    w, bias_q, widened = quantize_parameters(weight, bias, s_in, scales)
+    by_channel = w.reshape(-1, w.shape[-1]).astype(np.int64)
+    folded = bias_q - int(zp_in) * by_channel.sum(axis=0)
+    reach = np.abs(folded) + 128 * np.abs(by_channel).sum(axis=0)
+    if reach.max(initial=0) >= 2**31:
+        raise UserError(
+            f"{by_channel.shape[0]} products per output do not fit an int32 sum; use fewer input channels"
+        )
+    mult = s_in * widened / s_out
+    return DenseParams(w, folded.astype(np.int32), mult.astype(np.float32))
 
 
-def residual_params(
-    mult: np.ndarray, scale_residual: float, zero_point_residual: int, scale_out: float
-) -> tuple[np.ndarray, int, int, float]:
-    """Return (mult float32[CO], zp_r, m_r, rs): a layer's multipliers and its residual's in fixed point.
+def residual_params(mult: np.ndarray, s_out: float, s_r: float, zp_r: int) -> ResidualParams:
+    """Return the arguments of a residual epilogue, with as many fraction bits F as are safe.
 
-    Both summands have F fractional bits, the most for which the residual's part stays below 2^22 and the
-    layer's part, clamped to 2^21, still covers twice the int8 range of the output.
+    mult is that of `dense_params` (to s_out). F is the largest at which a sum saturated at 2^21 is still outside the
+    output's range whatever the residual, and 255 * m_r < 2^22.
     """
-    ratio = scale_residual / scale_out
-    shift = _shift_for(ratio)
-    scaled = (mult.astype(np.float64) * 2.0**shift).astype(np.float32)
-    return scaled, zero_point_residual, int(np.rint(ratio * 2.0**shift)), 2.0**-shift
-
-
-def _shift_for(*ratios: float) -> int:
-    """Return F with 255 * ratio * 2^F < 2^22 for each ratio, and 512 * 2^F <= FIXED_LIMIT."""
-    shift = int(math.log2(FIXED_LIMIT)) - 9
-    for ratio in ratios:
-        shift = min(shift, math.floor(math.log2(2.0**22 / (256.0 * ratio))))
-    return max(shift, 0)
+    _check_scale("s_out", s_out)
+    _check_scale("s_r", s_r)
+    _check_zero_point("zp_r", zp_r)
+    ratio = s_r / s_out
+    bits = min(
+        _fraction_bits(FIXED_LIMIT, 256 + 256 * ratio, "residual"),
+        _fraction_bits(RESIDUAL_LIMIT, 256 * ratio, "residual"),
+    )
+    scaled = np.asarray(mult, np.float64) * 2.0**bits
+    rs = np.array([2.0**-bits], np.float32)
+    return ResidualParams(scaled.astype(np.float32), int(zp_r), round(ratio * 2**bits), rs)
 
 
 def add_params(
-    scale_a: float, zero_point_a: int, scale_b: float, zero_point_b: int, scale_out: float, zero_point_out: int
+    s_a: float, zp_a: int, s_b: float, zp_b: int, s_out: float, zp_out: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ap int32[5] = (za, ma, zb, mb, zo), rs float32[1] = 2^-F) of the sum of two int8 tensors."""
-    ratios = (scale_a / scale_out, scale_b / scale_out)
-    shift = min(MAX_ADD_SHIFT, max(0, math.floor(math.log2(2.0**22 / (256.0 * max(ratios))))))
-    ma, mb = (int(np.rint(ratio * 2.0**shift)) for ratio in ratios)
-    ap = np.array([zero_point_a, ma, zero_point_b, mb, zero_point_out], np.int32)
-    return ap, np.array([2.0**-shift], np.float32)
+    """Return (ap int32[5] = (za, ma, zb, mb, zo), rs float32[1] = 2^-F), 255 * ma and 255 * mb below 2^22."""
+    for name, scale in (("s_a", s_a), ("s_b", s_b), ("s_out", s_out)):
+        _check_scale(name, scale)
+    for name, zero_point in (("zp_a", zp_a), ("zp_b", zp_b), ("zp_out", zp_out)):
+        _check_zero_point(name, zero_point)
+    bits = _fraction_bits(RESIDUAL_LIMIT, 256 * max(s_a, s_b) / s_out, "add")
+    multipliers = [round(scale / s_out * 2**bits) for scale in (s_a, s_b)]
+    ap = np.array([zp_a, multipliers[0], zp_b, multipliers[1], zp_out], np.int32)
+    return ap, np.array([2.0**-bits], np.float32)
 
 
 def layer_norm_params(
-    epsilon: float, scale_in: float, scale_out: float, c: int, gamma: np.ndarray | None = None, beta: np.ndarray | None = None
-) -> tuple[np.ndarray, ...]:
-    """Return (ln float32[2],) or with gamma and beta (ln, g int32[C], b int32[C], rs float32[1]); see `LayerNorm`.
-
-    g has at most 14 bits and b at most 29, so that fixed * g + b fits int32 for |x - mean| / sigma <= sqrt(C).
-    """
-    offset = max(16.0 * c * epsilon / (scale_in * scale_in), 1e-30)
-    if gamma is None or beta is None:
-        return (np.array([offset, 4.0 / (math.sqrt(c) * scale_out)], np.float32),)
-    ln = np.array([offset, 4.0 * 2.0**AFFINE_SHIFT / math.sqrt(c)], np.float32)
-    largest = max(float(np.abs(gamma).max()) / scale_out, 1e-12)
-    largest_bias = max(float(np.abs(beta).max()) / scale_out, 1e-12)
-    normalised_bits = AFFINE_SHIFT + math.ceil(math.log2(math.sqrt(c)))
-    shift = math.floor(min(29 - normalised_bits - math.log2(largest), 29 - AFFINE_SHIFT - math.log2(largest_bias), 20))
-    g = _round(gamma.astype(np.float64) / scale_out * 2.0**shift)
-    b = _round(beta.astype(np.float64) / scale_out * 2.0 ** (shift + AFFINE_SHIFT))
-    return ln, g, b, np.array([2.0 ** -(shift + AFFINE_SHIFT)], np.float32)
+    eps: float,
+    s_in: float,
+    s_out: float,
+    c: int,
+    gamma: np.ndarray | None = None,
+    beta: np.ndarray | None = None,
+) -> LayerNormParams:
+    """Return E = 16 C eps / s_in^2 and K = 4 / (sqrt(C) s_out); with gamma or beta the affine arguments, and K without
+    s_out but with 2^AFFINE_SHIFT."""
+    _check_scale("s_in", s_in)
+    _check_scale("s_out", s_out)
+    _check_scale("eps", eps)
+    e = 16 * c * eps / s_in**2
+    if gamma is None and beta is None:
+        return LayerNormParams(np.array([e, 4 / (math.sqrt(c) * s_out)], np.float32))
+    gamma = np.ones(c) if gamma is None else np.asarray(gamma, np.float64)
+    beta = np.zeros(c) if beta is None else np.asarray(beta, np.float64)
+    # |x - mean| / std is at most sqrt(C - 1) (Samuelson's inequality).
+    largest = np.max((math.sqrt(c) + 1) * np.abs(gamma) + np.abs(beta)) / s_out * 2.0**AFFINE_SHIFT
+    bits = _fraction_bits(2.0**30, max(float(largest), 1.0), "layer_norm")
+    ln = np.array([e, 4 * 2**AFFINE_SHIFT / math.sqrt(c)], np.float32)
+    g = np.rint(gamma / s_out * 2.0**bits).astype(np.int32)
+    b = np.rint(beta / s_out * 2.0 ** (bits + AFFINE_SHIFT)).astype(np.int32)
+    return LayerNormParams(ln, g, b, np.array([2.0 ** -(bits + AFFINE_SHIFT)], np.float32))
 
 
 def lut_params(
-    function: Callable[[np.ndarray], np.ndarray], scale_in: float, zero_point_in: int, scale_out: float, zero_point_out: int
+    fn: Callable[[np.ndarray], np.ndarray], s_in: float, zp_in: int, s_out: float, zp_out: int
 ) -> np.ndarray:
-    """Return int8[256], indexed by q + 128: `function` (float64 to float64, elementwise) quantized at every input."""
-    real = scale_in * (np.arange(-128, 128, dtype=np.float64) - zero_point_in)
-    levels = np.rint(np.nan_to_num(function(real)) / scale_out) + zero_point_out
-    return np.clip(levels, -128, 127).astype(np.int8)
+    """Return int8[256]: quantize(fn(dequantize(q))) for q = -128 .. 127; `fn` maps float64 arrays elementwise."""
+    _check_scale("s_in", s_in)
+    _check_scale("s_out", s_out)
+    _check_zero_point("zp_in", zp_in)
+    _check_zero_point("zp_out", zp_out)
+    real = (np.arange(-128, 128, dtype=np.float64) - zp_in) * s_in
+    values = np.asarray(fn(real), np.float64) / s_out
+    if np.any(np.isnan(values)):
+        raise UserError(
+            f"the function is not a number at {real[np.isnan(values)][0]:g}; it cannot become a table"
+        )
+    # Clip before rounding: an infinite value has no integer.
+    return (np.rint(np.clip(values, -128 - zp_out, 127 - zp_out)) + zp_out).astype(np.int8)
 
 
 def xca_params(temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (tau float32[heads], exp_table int32[256]) of `XcaScores` for the float temperatures of its heads."""
-    tau = (temperature.astype(np.float64) * math.log2(math.e) * 2**LOGIT_FRACTION_BITS).astype(np.float32)
-    fractions = np.arange(2**LOGIT_FRACTION_BITS, dtype=np.float64) / 2**LOGIT_FRACTION_BITS
-    return tau, np.rint(127.0 * 2**TABLE_FRACTION_BITS * 2.0**-fractions).astype(np.int32)
+    """Return tau float32[heads] = temperature * log2(e) * 2^8, exp_table int32[256] = round(127 * 2^16 * 2^(-f/256))."""
+    tau = np.asarray(temperature, np.float64).reshape(-1) * math.log2(math.e) * 2**LOGIT_FRACTION_BITS
+    fraction = np.arange(1 << LOGIT_FRACTION_BITS, dtype=np.float64) / (1 << LOGIT_FRACTION_BITS)
+    table = np.rint(SCORE_LIMIT * 2**TABLE_FRACTION_BITS * np.exp2(-fraction))
+    return tau.astype(np.float32), table.astype(np.int32)
 
 
-def pool_params(scale_in: float, scale_out: float, h: int, w: int) -> np.ndarray:
-    """Return mult float32[1] of the mean over H * W pixels."""
-    return np.array([scale_in / (scale_out * h * w)], np.float32)
+def xca_apply_params(s_v: float, s_out: float) -> np.ndarray:
+    """Return scale float32[1] = s_v / s_out."""
+    _check_scale("s_v", s_v)
+    _check_scale("s_out", s_out)
+    return np.array([s_v / s_out], np.float32)
+
+
+def pool_params(s_in: float, s_out: float, h: int, w: int) -> np.ndarray:
+    """Return mult float32[1] = s_in / (s_out * H * W)."""
+    _check_scale("s_in", s_in)
+    _check_scale("s_out", s_out)
+    return np.array([s_in / (s_out * h * w)], np.float32)

@@ -58,7 +58,9 @@ class XcaScores(Kernel):
         check_at_least_one(self, "t", "c", "heads")
         check_heads(self, self.c, self.heads, self.kind)
         if self.t > MAX_TOKENS:
-            raise UserError(f"xca_scores: t is {self.t}, at most {MAX_TOKENS} tokens fit int32 sums; use a smaller image")
+            raise UserError(
+                f"xca_scores: t is {self.t}, at most {MAX_TOKENS} tokens fit int32 sums; use a smaller image"
+            )
 
     @property
     def d(self) -> int:
@@ -72,7 +74,12 @@ class XcaScores(Kernel):
 
     def input_types(self) -> list[TensorType]:
         """See the class docstring."""
-        return [((self.t, 3 * self.c), "int8"), ((1,), "int32"), ((self.heads,), "float32"), ((256,), "int32")]
+        return [
+            ((self.t, 3 * self.c), "int8"),
+            ((1,), "int32"),
+            ((self.heads,), "float32"),
+            ((256,), "int32"),
+        ]
 
     def output_types(self) -> list[TensorType]:
         """e [heads, d, d], then the workspaces gram [C, d] and norms [2, C]."""
@@ -100,7 +107,9 @@ class XcaScores(Kernel):
         diff = logits.max(axis=2, keepdims=True) - logits
         exponent = np.minimum(diff >> LOGIT_FRACTION_BITS, MAX_EXPONENT)
         mantissa = table[diff & 255] + (np.int32(1) << (TABLE_FRACTION_BITS - 1 + exponent))
-        return np.ascontiguousarray((mantissa >> (TABLE_FRACTION_BITS + exponent)).astype(np.int8).transpose(0, 2, 1))
+        return np.ascontiguousarray(
+            (mantissa >> (TABLE_FRACTION_BITS + exponent)).astype(np.int8).transpose(0, 2, 1)
+        )
 
     def _build(self) -> tirx.PrimFunc:
         heads, d, c = self.heads, self.d, self.c

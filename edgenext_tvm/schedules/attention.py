@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tvm import s_tir
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from ..kernels import XcaApply, XcaScores
-from .matmul import MIN_PARALLEL, accumulate_in_registers, extent, unroll_tile
+from .matmul import MIN_PARALLEL, accumulate_in_registers, unroll_tile
 from .rowwise import registers_over_reduction
 from .vector_unit import VectorUnit, largest_divisor, matmul_tile
 
@@ -39,7 +40,11 @@ def schedule_xca_scores(sch: s_tir.Schedule, kernel: XcaScores, unit: VectorUnit
 
 
 def sums_to_registers(
-    sch: s_tir.Schedule, acc: s_tir.schedule.SBlockRV, at: s_tir.schedule.LoopRV, lanes: int, num_reductions: int
+    sch: s_tir.Schedule,
+    acc: SBlockRV,
+    at: LoopRV,
+    lanes: int,
+    num_reductions: int,
 ) -> None:
     """Sum a tile of an output buffer in registers and write it once, after the reduction."""
     write_back = sch.cache_write(acc, 0, "global")

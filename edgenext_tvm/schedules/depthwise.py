@@ -24,7 +24,7 @@ def channel_lanes(c: int, unit: VectorUnit) -> int:
 
 
 def schedule_depthwise(sch: s_tir.Schedule, kernel: Depthwise, unit: VectorUnit) -> None:
-    """One parallel iteration per output row; tiles of pixels x channels; kernel rows are a loop, taps of a row unrolled."""
+    """One parallel iteration per output row; tiles of pixels x channels; kernel rows loop, the taps of a row unroll."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     pad, q = optional_block(sch, "pad"), optional_block(sch, "q")
     n, i, j, c = sch.get_loops(out)
@@ -59,4 +59,3 @@ def schedule_depthwise(sch: s_tir.Schedule, kernel: Depthwise, unit: VectorUnit)
         else:
             sch.compute_inline(pad)
     sch.decompose_reduction(acc, tap_row)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvm import s_tir
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 
 from .vector_unit import VectorUnit, largest_divisor, matmul_tile
 
@@ -11,11 +12,9 @@ MAX_ROW_GROUP = 8
 MIN_PARALLEL = 8
 """Iterations the outermost loop keeps, so that a few cores share it evenly."""
 
-Loop = s_tir.schedule.LoopRV
-Block = s_tir.schedule.SBlockRV
 
 
-def optional_block(sch: s_tir.Schedule, name: str) -> Block | None:
+def optional_block(sch: s_tir.Schedule, name: str) -> SBlockRV | None:
     """Return the block of that name or None."""
     names = {sch.get(child).name_hint for child in sch.get_child_blocks(sch.get_sblock("root"))}
     return sch.get_sblock(name) if name in names else None
@@ -49,19 +48,19 @@ def schedule_matmul(sch: s_tir.Schedule, unit: VectorUnit) -> None:
     accumulate_in_registers(sch, acc, tile.lanes)
 
 
-def extent(sch: s_tir.Schedule, loop: Loop) -> int:
+def extent(sch: s_tir.Schedule, loop: LoopRV) -> int:
     """Return a loop's constant extent."""
     return int(sch.get(loop).extent)
 
 
-def tile_loops(sch: s_tir.Schedule, block: Block, lanes: int) -> tuple[Loop, Loop, Loop]:
+def tile_loops(sch: s_tir.Schedule, block: SBlockRV, lanes: int) -> tuple[LoopRV, LoopRV, LoopRV]:
     """Split the last two loops of a computed-at spatial block into (row, vector, lane)."""
     *_, row, column = sch.get_loops(block)
     vector, lane = sch.split(column, [None, lanes])
     return row, vector, lane
 
 
-def unroll_tile(sch: s_tir.Schedule, *loops: Loop) -> None:
+def unroll_tile(sch: s_tir.Schedule, *loops: LoopRV) -> None:
     """Unroll all given loops but the last, which is vectorised."""
     for loop in loops[:-1]:
         sch.unroll(loop)
@@ -69,7 +68,7 @@ def unroll_tile(sch: s_tir.Schedule, *loops: Loop) -> None:
         sch.vectorize(loops[-1])
 
 
-def accumulate_in_registers(sch: s_tir.Schedule, acc: Block, lanes: int) -> None:
+def accumulate_in_registers(sch: s_tir.Schedule, acc: SBlockRV, lanes: int) -> None:
     """Turn [.., row, column, reductions..] of a computed-at reduction into reductions outside, registers inside."""
     loops = sch.get_loops(acc)
     kinds = [int(v.iter_type) for v in sch.get(acc).iter_vars]

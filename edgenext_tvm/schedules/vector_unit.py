@@ -24,6 +24,8 @@ class VectorUnit:
 VECTOR_UNITS = {
     "x86_64": VectorUnit(lanes=16, accumulators=15, weight_cost=1.0, input_cost=1.0),
     "aarch64": VectorUnit(lanes=4, accumulators=20, weight_cost=0.75, input_cost=1.0),
+    # Portable C: loops of four lanes that a C compiler may vectorise; few sums, so that any register file holds them.
+    "c": VectorUnit(lanes=4, accumulators=8, weight_cost=0.75, input_cost=1.5),
     "armv7": VectorUnit(lanes=4, accumulators=8, weight_cost=0.75, input_cost=1.5),
 }
 

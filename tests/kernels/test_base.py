@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgenext_tvm.errors import UserError
+from edgenext_tvm.kernels import (
+    INPLACE_ATTR,
+    KERNEL_ATTR,
+    NUM_WORKSPACES_ATTR,
+    Add,
+    Conv2d,
+    Dense,
+    Depthwise,
+    GlobalAvgPool,
+    Kernel,
+    LayerNorm,
+    Lut,
+    XcaApply,
+    XcaScores,
+    kernel_of,
+)
+from edgenext_tvm.kernels.sample_inputs import PATTERNS, sample_inputs
+
+EXAMPLES = [
+    Add(4, 6, b_channels=9, b_offset=3),
+    Conv2d(1, 8, 8, 3, 16, 4, 4, 4, 4),
+    Dense(4, 8, 16, "residual"),
+    Depthwise(1, 6, 6, 8, 3, 3, 1, 1, 1, 1, 1, 1, y_channels=24, y_offset=8, inplace=True),
+    GlobalAvgPool(1, 4, 4, 8),
+    LayerNorm(4, 8, affine=True),
+    Lut(4, 8, y_channels=16, y_offset=8, inplace=True),
+    XcaApply(8, 16, 4),
+    XcaScores(8, 16, 4),
+]
+
+
+@pytest.mark.parametrize("kernel", EXAMPLES, ids=lambda kernel: kernel.kind)
+class TestEveryKernel:
+    def test_json_round_trips(self, kernel: Kernel) -> None:
+        assert Kernel.from_json(kernel.to_json()) == kernel
+        assert json.loads(kernel.to_json())["kind"] == kernel.kind
+
+    def test_function_carries_its_description(self, kernel: Kernel) -> None:
+        func = kernel.prim_func("some_name")
+        assert kernel_of(func) == kernel
+        assert func.attrs["global_symbol"] == "some_name"
+        assert func.attrs[KERNEL_ATTR] == kernel.to_json()
+        assert func.attrs[NUM_WORKSPACES_ATTR] == kernel.num_workspaces
+        assert func.attrs[INPLACE_ATTR] == kernel.inplace_input
+        assert ("tirx.noalias" in func.attrs) == (kernel.inplace_input < 0)
+
+    def test_arguments_are_inputs_then_outputs(self, kernel: Kernel) -> None:
+        shapes = [(tuple(int(d) for d in p.shape), str(p.dtype)) for p in kernel.prim_func("f").params]
+        assert shapes == kernel.input_types() + kernel.output_types()
+
+    def test_twin_returns_the_first_output(self, kernel: Kernel) -> None:
+        shape, dtype = kernel.output_types()[0]
+        for pattern in PATTERNS:
+            y = kernel.reference(*sample_inputs(kernel, 0, pattern))
+            assert (y.shape, y.dtype.name) == (shape, dtype)
+
+    def test_twin_changes_no_input(self, kernel: Kernel) -> None:
+        inputs = sample_inputs(kernel)
+        kernel.reference(*inputs)
+        for before, after in zip(sample_inputs(kernel), inputs, strict=True):
+            assert (before == after).all()
+
+
+def test_every_kind_has_an_example() -> None:
+    kinds = {kernel.kind for kernel in EXAMPLES}
+    with pytest.raises(UserError, match=r"unknown kernel kind 'gru'; known kinds: (.*)") as error:
+        Kernel.from_json('{"kind": "gru"}')
+    assert set(str(error.value).split(": ")[1].split(", ")) == kinds
+
+
+def test_unknown_field_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match="kernel 'add' has no field stride; its fields are a_channels, a_offset"):
+        Kernel.from_json('{"kind": "add", "t": 1, "c": 1, "stride": 2}')
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Dense(0, 8, 8), "dense: t is 0, must be at least 1"),
+        (lambda: Dense(1, 8, 8, "relu"), "dense: epilogue is 'relu', must be one of none, lut, residual"),
+        (lambda: Dense(1, 8, 8, "lut", "float32"), "dense: epilogue is 'lut', must be one of none"),
+        (lambda: Dense(1, 8, 8, "none", "int16"), "dense: out_dtype is 'int16', must be one of int8, float32"),
+        (lambda: Lut(1, 8, 8, 4), r"lut: channels \[4, 12\) \(x_offset\) do not fit in x_channels=8"),
+        (lambda: Add(1, 8, b_channels=4), r"add: channels \[0, 8\) \(b_offset\) do not fit in b_channels=4"),
+        (lambda: Conv2d(1, 2, 2, 3, 8, 4, 4), "a 4x4 window does not fit a 2x2 image"),
+        (lambda: Conv2d(1, 8, 8, 3, 8, 3, 3, pad_top=-1), "conv2d: pad_top is -1, must be at least 0"),
+        (lambda: LayerNorm(4, 4096), "layer_norm: c is 4096, at most 2048 channels"),
+        (lambda: XcaScores(4, 10, 4), "xca_scores: c=10 does not divide into heads=4"),
+        (lambda: XcaApply(4, 1024, 2), "gives 512 channels a head, at most 256 are allowed; use more heads"),
+        (lambda: XcaScores(40_000, 16, 4), "t is 40000, at most 33000 tokens fit int32 sums; use a smaller image"),
+    ],
+)
+def test_impossible_shapes_are_refused(build, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build()
