@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import tvm
 from google.protobuf.message import DecodeError
 from tvm import relax
-from tvm.relax.frontend.onnx import from_onnx
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from edgenext_tvm.errors import UserError
+from edgenext_tvm.frontend.name_layers import name_layers
 
 
 def import_onnx(path: str | Path) -> tvm.IRModule:
     """Return a module with one function ``main(x) -> logits`` that computes what the ONNX file computes.
 
-    QuantizeLinear and DequantizeLinear become ``R.quantize`` / ``R.dequantize``.
+    QuantizeLinear and DequantizeLinear become ``R.quantize`` / ``R.dequantize``; every call's span names the
+    ONNX node that it came from.
 
     Raises UserError for a missing or damaged file, dynamic shapes, several inputs or outputs, or an operator
     that TVM cannot import; the message names the file.
@@ -25,15 +28,38 @@ def import_onnx(path: str | Path) -> tvm.IRModule:
     model = _load(path)
     _check_signature(model, path)
     try:
-        mod = from_onnx(model, keep_params_in_input=False)
+        importer = _NamingImporter({}, "float32")
+        mod = importer.from_onnx(model.graph, _opset(model))
     except (ValueError, NotImplementedError, AssertionError, tvm.error.TVMError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path}: TVM cannot import this ONNX model: {first}. Export it again with static shapes and standard "
             "operators (opset 13 to 21)."
         ) from error
+    mod = name_layers(mod, importer.layer_of_var)
     mod = relax.transform.DecomposeOpsForInference("main")(mod)
     return tvm.IRModule({"main": _without_input_attributes(mod["main"])})
+
+
+class _NamingImporter(ONNXGraphImporter):
+    """TVM's importer, which also remembers the ONNX node of every result."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.layer_of_var: dict[relax.Var, str] = {}
+
+    def _convert_operator(self, op_name: str, inputs: list[relax.Expr], attrs: dict, opset: int) -> relax.Expr:
+        result = super()._convert_operator(op_name, inputs, attrs, opset)
+        name = attrs["tvm_custom"]["name"]
+        if name and isinstance(result, relax.Call) and isinstance(result.ty, relax.TensorType):
+            # Bound now and not at its first reader, so that the binding can be told apart from the reader's.
+            result = self.bb.emit(result)
+            self.layer_of_var[result] = name
+        return result
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -53,8 +79,8 @@ def _check_signature(model: onnx.ModelProto, path: Path) -> None:
     inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise UserError(
-            f"{path}: the model has {len(inputs)} inputs and {len(model.graph.output)} outputs; exactly one image tensor "
-            "in and one tensor of logits out are supported"
+            f"{path}: the model has {len(inputs)} inputs and {len(model.graph.output)} outputs; exactly one image "
+            "tensor in and one tensor of logits out are supported"
         )
     for dim in inputs[0].type.tensor_type.shape.dim:
         if not dim.HasField("dim_value") or dim.dim_value < 1:

@@ -9,6 +9,7 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from edgenext_tvm.errors import UserError
+from edgenext_tvm.frontend.name_layers import name_layers
 
 _TVM_DTYPES = {torch.int8: "int8", torch.uint8: "uint8", torch.int16: "int16", torch.int32: "int32"}
 
@@ -40,24 +41,24 @@ def import_program(exported: torch.export.ExportedProgram) -> tvm.IRModule:
         )
     except (AssertionError, NotImplementedError, ValueError) as error:
         raise UserError(_unsupported_message(exported, error)) from error
-    return _name_layers(mod, _module_of_var(importer))
+    return name_layers(mod, _module_of_var(importer))
 
 
 def _convert_quantize_per_tensor(node: torch.fx.Node, importer: ExportedProgramImporter) -> relax.Var:
-    x, scale, zero_point, _, _, dtype = node.args
+    x, scale, zero_point, _, _, torch_dtype = node.args
+    dtype = _TVM_DTYPES[torch_dtype]
     return importer.block_builder.emit(
         relax.op.quantize(
-            importer.env[x], relax.const(scale, "float32"), relax.const(zero_point, "int8"), -1, _TVM_DTYPES[dtype]
+            importer.env[x], relax.const(scale, "float32"), relax.const(np.array(zero_point, dtype)), -1, dtype
         )
     )
 
 
 def _convert_dequantize_per_tensor(node: torch.fx.Node, importer: ExportedProgramImporter) -> relax.Var:
-    x, scale, zero_point = node.args[:3]
+    x, scale, zero_point, _, _, torch_dtype = node.args[:6]
+    zero = relax.const(np.array(zero_point, _TVM_DTYPES[torch_dtype]))
     return importer.block_builder.emit(
-        relax.op.dequantize(
-            importer.env[x], relax.const(scale, "float32"), relax.const(zero_point, "int8"), -1, "float32"
-        )
+        relax.op.dequantize(importer.env[x], relax.const(scale, "float32"), zero, -1, "float32")
     )
 
 
@@ -134,30 +135,3 @@ def _producer_path(node: torch.fx.Node) -> str:
         if path := _module_path(node):
             return path
     return ""
-
-
-def _name_layers(mod: tvm.IRModule, module_of_var: dict[relax.Var, str]) -> tvm.IRModule:
-    """Write each binding's PyTorch module into its call's span; a module's inner bindings belong to it too."""
-    main = mod["main"]
-    blocks = []
-    for block in main.body.blocks:
-        pending: list[relax.VarBinding] = []
-        bindings = []
-        for binding in block.bindings:
-            pending.append(binding)
-            if binding.var in module_of_var:
-                bindings += [_with_span(b, module_of_var[binding.var]) for b in pending]
-                pending = []
-        blocks.append(type(block)(bindings + pending))
-    body = relax.SeqExpr(blocks, main.body.body)
-    named = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-    return tvm.IRModule({"main": named})
-
-
-def _with_span(binding: relax.VarBinding, path: str) -> relax.VarBinding:
-    call = binding.value
-    if not isinstance(call, relax.Call) or not path:
-        return binding
-    span = tvm.ir.Span(tvm.ir.SourceName(path), 0, 0, 0, 0)
-    value = relax.Call(call.op, call.args, call.attrs, call.ty_args, span)
-    return relax.VarBinding(binding.var, value)

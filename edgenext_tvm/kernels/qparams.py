@@ -225,7 +225,7 @@ def lut_params(
 
 
 def xca_params(temperature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return tau float32[heads] = temperature * log2(e) * 2^8, exp_table int32[256] = round(127 * 2^16 * 2^(-f/256))."""
+    """tau float32[heads] = temperature * log2(e) * 2^8, exp_table int32[256] = round(127 * 2^16 * 2^(-f/256))."""
     tau = np.asarray(temperature, np.float64).reshape(-1) * math.log2(math.e) * 2**LOGIT_FRACTION_BITS
     fraction = np.arange(1 << LOGIT_FRACTION_BITS, dtype=np.float64) / (1 << LOGIT_FRACTION_BITS)
     table = np.rint(SCORE_LIMIT * 2**TABLE_FRACTION_BITS * np.exp2(-fraction))

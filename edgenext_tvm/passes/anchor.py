@@ -7,12 +7,11 @@ from math import prod
 
 import numpy as np
 from tvm import relax
-from tvm.ir import GenericConst as Constant
 
 from edgenext_tvm.kernels.conv2d import Conv2d
 from edgenext_tvm.kernels.dense import Dense
 from edgenext_tvm.kernels.depthwise import Depthwise
-from edgenext_tvm.passes.qdq import Quantized, Weight, dequantized, weight_of
+from edgenext_tvm.passes.qdq import Quantized, Weight, constant_array, dequantized, weight_of
 from edgenext_tvm.passes.rewrite import Rewriter, layer_of, op_name, shape_of
 
 
@@ -53,19 +52,11 @@ def match_anchor(rewriter: Rewriter, expr: relax.Expr) -> Anchor | None:
     if op_name(bound) != "add":
         return _match_product(rewriter, expr)
     for product, bias in (bound.args, bound.args[::-1]):
-        values = _constant_array(rewriter, bias)
+        values = constant_array(rewriter, bias)
         anchor = None if values is None else _match_product(rewriter, product)
         if anchor is not None and values is not None and values.size == anchor.bias.size:
             return replace(anchor, bias=values.reshape(-1).astype(np.float32), shape=shape_of(expr))
     return None
-
-
-def _constant_array(rewriter: Rewriter, expr: relax.Expr) -> np.ndarray | None:
-    bound = rewriter.lookup(expr)
-    if isinstance(bound, Constant):
-        return bound.value.numpy()
-    weight = weight_of(rewriter, expr)
-    return None if weight is None else weight.data * weight.scale
 
 
 def _match_product(rewriter: Rewriter, expr: relax.Expr) -> Anchor | None:

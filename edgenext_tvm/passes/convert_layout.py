@@ -97,6 +97,10 @@ class _LayoutConverter:
             return self.elementwise(value)
         if name == "concat":
             return self.concat(value)
+        if name == "nn.adaptive_avg_pool2d" and [int(s) for s in value.attrs.output_size] == [1, 1]:
+            return self.global_mean(value)
+        if name in ("nn.max_pool2d", "nn.avg_pool2d") and value.attrs.layout == "NCHW":
+            return self.pool2d(value)
         if name in ("mean", "split", "strided_slice") or isinstance(value, relax.TupleGetItem):
             return self.along_axes(value)
         return self.emit(self.substitute(value))
@@ -168,6 +172,20 @@ class _LayoutConverter:
         )  # fmt: skip
         return _Permuted(self.emit(call), TO_NCHW)
 
+    def global_mean(self, value: relax.Call) -> _Permuted:
+        data = self.with_axes(value.args[0], TO_NCHW)
+        return _Permuted(self.emit(relax.op.mean(data, [1, 2], keepdims=True)), TO_NCHW)
+
+    def pool2d(self, value: relax.Call) -> _Permuted:
+        attrs = value.attrs
+        pool = relax.op.nn.max_pool2d if op_name(value) == "nn.max_pool2d" else relax.op.nn.avg_pool2d
+        call = pool(
+            self.with_axes(value.args[0], TO_NCHW), pool_size=list(attrs.pool_size), strides=list(attrs.strides),
+            padding=list(attrs.padding), dilation=list(attrs.dilation), ceil_mode=attrs.ceil_mode,
+            count_include_pad=attrs.count_include_pad, layout="NHWC",
+        )  # fmt: skip
+        return _Permuted(self.emit(call), TO_NCHW)
+
     def elementwise(self, value: relax.Call) -> relax.Expr | _Permuted:
         tensors = value.args[:1] if op_name(value) in ("quantize", "dequantize", "clip") else value.args
         pending = [v for v in map(self.current, tensors) if isinstance(v, _Permuted)]
@@ -188,7 +206,7 @@ class _LayoutConverter:
         if rank == 0:
             return self.plain(arg)
         expanded = self.emit(relax.op.reshape(self.plain(arg), [1] * (4 - rank) + list(shape_of(arg))))
-        return self.transpose(expanded, np.argsort(axes))
+        return self.transpose(expanded, np.argsort(axes).tolist())
 
     def concat(self, value: relax.Call) -> relax.Expr | _Permuted:
         fields = list(value.args[0].fields)

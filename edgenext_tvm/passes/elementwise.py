@@ -12,6 +12,9 @@ from tvm.ir import GenericConst as Constant
 from edgenext_tvm.passes.qdq import Quantized, dequantized
 from edgenext_tvm.passes.rewrite import Rewriter, op_name
 
+IDENTITY_TABLE = np.arange(-128, 128).astype(np.int8)
+"""The 256-entry table that returns what it is given."""
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -33,6 +36,7 @@ UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "abs": np.abs,
     "negative": np.negative,
     "square": np.square,
+    "sqrt": lambda x: np.sqrt(np.maximum(x, 0.0)),
 }
 
 BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -42,6 +46,7 @@ BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "divide": np.divide,
     "maximum": np.maximum,
     "minimum": np.minimum,
+    "power": np.power,
 }
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -61,6 +66,9 @@ def elementwise_function(rewriter: Rewriter, expr: relax.Expr) -> tuple[Quantize
     if name == "clip":
         low, high = (float(arg.value) for arg in bound.args[1:3])
         return _compose(rewriter, bound.args[0], lambda x: np.clip(x, low, high))
+    if name == "nn.leakyrelu":
+        slope = float(bound.attrs.alpha)
+        return _compose(rewriter, bound.args[0], lambda x: np.where(x < 0.0, slope * x, x))
     if name in BINARY:
         return _binary(rewriter, bound, BINARY[name])
     return None
@@ -81,7 +89,7 @@ def _binary(
     for arg in call.args:
         scalar = _scalar(rewriter.lookup(arg))
         if scalar is not None:
-            sides.append((None, lambda x, scalar=scalar: np.full_like(x, scalar)))
+            sides.append((None, _constant(scalar)))
             continue
         inner = elementwise_function(rewriter, arg)
         if inner is None:
@@ -92,6 +100,10 @@ def _binary(
     if not sources or any(not s.data.same_as(sources[0].data) or not s.same_parameters(sources[0]) for s in sources):
         return None
     return sources[0], lambda x: function(left(x), right(x))
+
+
+def _constant(scalar: float) -> Function:
+    return lambda x: np.full_like(x, scalar)
 
 
 def _scalar(expr: relax.Expr) -> float | None:

@@ -26,8 +26,8 @@ from tvm import relax
 from edgenext_tvm.kernels.add import Add
 from edgenext_tvm.kernels.depthwise import Depthwise
 from edgenext_tvm.kernels.lut import Lut
+from edgenext_tvm.passes.elementwise import IDENTITY_TABLE
 from edgenext_tvm.passes.rewrite import Rewriter, op_name, shape_of
-from edgenext_tvm.passes.write_concats_in_place import IDENTITY_TABLE
 
 
 def fold_slices(mod: tvm.IRModule) -> tvm.IRModule:

@@ -27,7 +27,7 @@ import tvm
 from tvm import relax
 
 from edgenext_tvm.kernels.dense import Dense
-from edgenext_tvm.kernels.qparams import dense_params, residual_params
+from edgenext_tvm.kernels.qparams import DenseParams, dense_params, residual_params
 from edgenext_tvm.passes.anchor import Anchor, match_anchor
 from edgenext_tvm.passes.qdq import Quantized, dequantized, is_per_tensor, quantization_of
 from edgenext_tvm.passes.rewrite import Rewriter, op_name
@@ -59,41 +59,38 @@ class _AnchorFuser(Rewriter):
             return result
         self.layer = anchor.layer
         kernel = replace(anchor.kernel, out_dtype="float32")
-        weight, bias, mult = self.parameters(anchor, 1.0)
+        weight, bias, mult = _parameters(anchor, 1.0)
         qp = np.array([anchor.source.zero_point, 0], np.int32)
         source = self.reshape(anchor.source.data, anchor.input_shape)
         return self.reshape(self.call_kernel(kernel, [source, weight, bias, mult, qp]), anchor.shape)
 
-    def parameters(self, anchor: Anchor, scale_out: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return dense_params(
-            anchor.weight.data,
-            anchor.channel_scale,
-            anchor.bias,
-            anchor.source.scale,
-            anchor.source.zero_point,
-            scale_out,
-        )
-
     def layer_call(self, anchor: Anchor, target: Quantized) -> relax.Expr:
         self.layer = anchor.layer
-        weight, bias, mult = self.parameters(anchor, target.scale)
+        weight, bias, mult = _parameters(anchor, target.scale)
         qp = np.array([anchor.source.zero_point, target.zero_point], np.int32)
         source = self.reshape(anchor.source.data, anchor.input_shape)
         return self.reshape(self.call_kernel(anchor.kernel, [source, weight, bias, mult, qp]), anchor.shape)
 
     def residual_call(self, anchor: Anchor, residual: Quantized, target: Quantized) -> relax.Expr:
         self.layer = anchor.layer
-        weight, bias, mult = self.parameters(anchor, target.scale)
-        mult, zp_r, m_r, rs = residual_params(mult, residual.scale, residual.zero_point, target.scale)
+        weight, bias, mult = _parameters(anchor, target.scale)
+        params = residual_params(mult, target.scale, residual.scale, residual.zero_point)
         operands = [
             self.reshape(anchor.source.data, anchor.input_shape),
             weight,
             bias,
-            mult,
+            params.mult,
             np.array([anchor.source.zero_point, target.zero_point], np.int32),
             self.reshape(residual.data, anchor.output_shape),
-            np.array([zp_r, m_r], np.int32),
-            np.array([rs], np.float32),
+            params.rp,
+            params.rs,
         ]
         kernel = replace(anchor.kernel, epilogue="residual")
         return self.reshape(self.call_kernel(kernel, operands), anchor.shape)
+
+
+def _parameters(anchor: Anchor, scale_out: float) -> DenseParams:
+    source = anchor.source
+    return dense_params(
+        anchor.weight.data, anchor.bias, source.scale, source.zero_point, scale_out, scales=anchor.channel_scale
+    )

@@ -28,7 +28,7 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst as Constant
 
-from edgenext_tvm.kernels.qparams import xca_params
+from edgenext_tvm.kernels.qparams import xca_apply_params, xca_params
 from edgenext_tvm.kernels.xca_apply import XcaApply
 from edgenext_tvm.kernels.xca_scores import XcaScores
 from edgenext_tvm.passes.movement import element_indices
@@ -68,7 +68,7 @@ class _AttentionFuser(Rewriter):
         zero_point = np.array([found.qkv.zero_point], np.int32)
         scores = self.call_kernel(XcaScores(**shape), [qkv, zero_point, tau, table])
         qp = np.array([found.qkv.zero_point, target.zero_point], np.int32)
-        scale = np.array([found.qkv.scale / target.scale], np.float32)
+        scale = xca_apply_params(found.qkv.scale, target.scale)
         result = self.call_kernel(XcaApply(**shape), [qkv, scores, qp, scale])
         depth = found.channels // found.heads
         by_head = self.reshape(result, (found.tokens, found.heads, depth))
@@ -135,9 +135,12 @@ class _AttentionFuser(Rewriter):
             return expr, np.ones(heads, np.float32)
         for logits, factor in (bound.args, bound.args[::-1]):
             factor = self.lookup(factor)
-            if isinstance(factor, Constant) and factor.value.numpy().size in (1, heads):
-                values = factor.value.numpy().astype(np.float32).reshape(-1)
-                return logits, np.ascontiguousarray(np.broadcast_to(values, (heads,)))
+            if not isinstance(factor, Constant):
+                continue
+            values = factor.value.numpy().astype(np.float32)
+            # One value per head, the same for the whole [d, d] matrix: the last two axes must be 1.
+            if values.size == 1 or (values.size == heads and values.shape[-2:] == (1, 1)):
+                return logits, np.ascontiguousarray(np.broadcast_to(values.reshape(-1), (heads,)))
         return expr, None
 
     def plain(self, expr: relax.Expr) -> tuple[Quantized, relax.Expr, np.ndarray] | None:
@@ -161,9 +164,9 @@ class _AttentionFuser(Rewriter):
         if op_name(division) != "divide":
             return None
         numerator, denominator = division.args
-        norm_axis = self.norm_axis(denominator, numerator)
         source = self.plain(numerator)
-        if norm_axis is None or source is None:
+        norm_axis = None if source is None else self.norm_axis(denominator, numerator, source[0].scale)
+        if source is None or norm_axis is None:
             return None
         outer = self.indices_from(expr, quotient)
         shape = shape_of(quotient)
@@ -183,20 +186,39 @@ class _AttentionFuser(Rewriter):
         assert source.same_as(stop), "movement ends at the quotient, which is not movement"
         return indices
 
-    def norm_axis(self, denominator: relax.Expr, numerator: relax.Expr) -> int | None:
-        bound = self.lookup(denominator)
-        while op_name(bound) in ("broadcast_to", "clip", "maximum", "reshape", "expand_dims"):
-            bound = self.lookup(bound.args[0])
-        if (op_name(bound) == "power" and _scalar(self.lookup(bound.args[1])) == 0.5) or op_name(bound) == "sqrt":
-            total = self.lookup(bound.args[0])
-        else:
+    def norm_axis(self, denominator: relax.Expr, numerator: relax.Expr, scale: float) -> int | None:
+        """Return the axis over which `denominator` is the L2 norm of `numerator`, or None if it is no such norm.
+
+        A lower bound of the norm is ignored where only a vector of zeros, whose norm is 0, can be below it.
+        """
+        shape = list(shape_of(numerator))
+        root = denominator
+        while (bound := self.lookup(root)) is not None and op_name(bound) in (*MOVES, "clip", "maximum"):
+            if op_name(bound) == "permute_dims" or not self.is_small_bound(bound, scale):
+                return None
+            root = bound.args[0]
+        if not ((op_name(bound) == "power" and _scalar(self.lookup(bound.args[1])) == 0.5) or op_name(bound) == "sqrt"):
             return None
+        total = self.lookup(bound.args[0])
         if op_name(total) != "sum" or len(total.attrs.axis) != 1:
             return None
-        square = self.lookup(total.args[0])
-        if not self.is_square_of(square, numerator):
+        axis = int(total.attrs.axis[0]) % len(shape)
+        before_broadcast = denominator
+        while op_name(self.lookup(before_broadcast)) == "broadcast_to":
+            before_broadcast = self.lookup(before_broadcast).args[0]
+        if list(shape_of(before_broadcast)) != [*shape[:axis], 1, *shape[axis + 1 :]]:
             return None
-        return int(total.attrs.axis[0]) % len(shape_of(numerator))
+        return axis if self.is_square_of(self.lookup(total.args[0]), numerator) else None
+
+    def is_small_bound(self, bound: relax.Call, scale: float) -> bool:
+        """Return whether clip or maximum bounds only from below, by at most one step of the int8 tensor."""
+        if op_name(bound) == "maximum":
+            low = _scalar(self.lookup(bound.args[1]))
+            return low is not None and 0.0 <= low <= scale
+        if op_name(bound) == "clip":
+            low, high = (float(arg.value) for arg in bound.args[1:3])
+            return low <= scale and high >= 1e30
+        return True
 
     def is_square_of(self, square: relax.Expr, x: relax.Expr) -> bool:
         if op_name(square) == "multiply":

@@ -54,11 +54,10 @@ class _LayerNormFuser(Rewriter):
         params = layer_norm_params(
             float(norm.attrs.epsilon), source.scale, target.scale, kernel.c, *((gamma, beta) if affine else ())
         )
-        ln, *extra = params
         operands = [
             self.reshape(source.data, (kernel.t, kernel.c)),
-            ln,
+            params.ln,
             np.array([target.zero_point], np.int32),
-            *extra,
+            *(array for array in params[1:] if array is not None),
         ]
         return self.reshape(self.call_kernel(kernel, operands), shape)

@@ -24,9 +24,12 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from edgenext_tvm.kernels.conv2d import Conv2d
+from edgenext_tvm.kernels.dense import Dense
+from edgenext_tvm.kernels.depthwise import Depthwise
 from edgenext_tvm.kernels.lut import Lut
 from edgenext_tvm.kernels.qparams import lut_params
-from edgenext_tvm.passes.elementwise import elementwise_function
+from edgenext_tvm.passes.elementwise import IDENTITY_TABLE, Function, elementwise_function
 from edgenext_tvm.passes.qdq import is_per_tensor, quantization_of
 from edgenext_tvm.passes.rewrite import Rewriter, layer_of, op_name, shape_of
 
@@ -45,20 +48,30 @@ class _LookupFuser(Rewriter):
         if found is None:
             return None
         source, function = found
-        table = lut_params(function, source.scale, source.zero_point, target.scale, target.zero_point)
+        table = lut_params(_total(function), source.scale, source.zero_point, target.scale, target.zero_point)
+        if self.keeps_every_level(source.data, table):
+            return self.reshape(source.data, shape_of(var))
         result = self.merged(source.data, table)
         if result is None:
             result = self.separate(source.data, table)
         return self.reshape(result, shape_of(var))
 
+    def keeps_every_level(self, data: relax.Expr, table: np.ndarray) -> bool:
+        """A network's input stays an operand of some kernel: it cannot be the result of the network as well."""
+        return bool((table == IDENTITY_TABLE).all()) and not data.same_as(self.mod["main"].params[0])
+
     def merged(self, data: relax.Expr, table: np.ndarray) -> relax.Expr | None:
         """Repeat the producing kernel's call with the table in its epilogue; None if it cannot be merged."""
         producer = data
-        while op_name(self.lookup(producer)) == "reshape" and self.use_count(producer) == 1:
+        while op_name(self.lookup(producer)) == "reshape" and self.reader_count(producer) == 1:
             producer = self.lookup(producer).args[0]
         call = self.lookup(producer)
         kernel = self.kernel_of_call(call)
-        if getattr(kernel, "epilogue", "") != "none" or self.use_count(producer) != 1:
+        if (
+            not isinstance(kernel, Conv2d | Dense | Depthwise)
+            or kernel.epilogue != "none"
+            or self.reader_count(producer) != 1
+        ):
             return None
         self.layer = layer_of(call) or self.layer
         return self.call_kernel(replace(kernel, epilogue="lut"), [*call.args[1].fields, table])
@@ -67,3 +80,13 @@ class _LookupFuser(Rewriter):
         *rows, c = shape_of(data) or (1, 1)
         kernel = Lut(t=int(np.prod(rows)), c=c)
         return self.call_kernel(kernel, [self.reshape(data, (kernel.t, c)), table])
+
+
+def _total(function: Function) -> Function:
+    """Return `function` with 0 where it is not a number: inputs there have no meaning, so any entry will do."""
+
+    def evaluate(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.nan_to_num(function(x), posinf=np.inf, neginf=-np.inf)
+
+    return evaluate

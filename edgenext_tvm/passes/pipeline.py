@@ -19,6 +19,7 @@ from edgenext_tvm.passes.fuse_global_pools import fuse_global_pools
 from edgenext_tvm.passes.fuse_islands import fuse_islands
 from edgenext_tvm.passes.fuse_layer_norms import fuse_layer_norms
 from edgenext_tvm.passes.fuse_lookups import fuse_lookups
+from edgenext_tvm.passes.quantize_before_clamps import quantize_before_clamps
 from edgenext_tvm.passes.rewrite import bindings_of, layer_of, op_name, remove_dead_code
 from edgenext_tvm.passes.sign_activations import sign_activations
 from edgenext_tvm.passes.simplify_movement import simplify_movement
@@ -33,6 +34,7 @@ INTEGER_PASSES = (
     convert_layout,
     canonicalize_qdq,
     strip_input_quantize,
+    quantize_before_clamps,
     # 2. Float patterns between int8 tensors become integer kernels, the most specific first.
     fuse_cross_covariance_attention,
     fuse_layer_norms,

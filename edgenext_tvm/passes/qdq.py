@@ -34,7 +34,7 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant int8 weight with one scale per element, broadcastable: ``real = scale * data``."""
+    """A constant integer tensor with one scale per element: ``real = scale * data``."""
 
     data: np.ndarray
     scale: np.ndarray
@@ -68,19 +68,36 @@ def dequantized(rewriter: Rewriter, expr: relax.Expr) -> Quantized | None:
 
 def weight_of(rewriter: Rewriter, expr: relax.Expr) -> Weight | None:
     """Return a symmetric int8 constant behind dequantize, reshape and permute_dims, else None."""
+    constant = quantized_constant(rewriter, expr)
+    return constant if constant is not None and constant.data.dtype == np.int8 else None
+
+
+def constant_array(rewriter: Rewriter, expr: relax.Expr) -> np.ndarray | None:
+    """Return the values of a constant, or of a symmetric int8 or int32 constant behind dequantize, else None."""
+    bound = rewriter.lookup(expr)
+    if isinstance(bound, Constant):
+        return bound.value.numpy()
+    constant = quantized_constant(rewriter, expr)
+    return None if constant is None else constant.data * constant.scale
+
+
+def quantized_constant(rewriter: Rewriter, expr: relax.Expr) -> Weight | None:
+    """Return a symmetric integer constant of any width behind dequantize, reshape and permute_dims, else None."""
     bound = rewriter.lookup(expr)
     name = op_name(bound)
     if name == "dequantize" and isinstance(bound.args[0], Constant) and isinstance(bound.args[1], Constant):
         data, scale, zero_point = (a.value.numpy() for a in bound.args)
-        if zero_point.any() or data.dtype != np.int8:
+        if zero_point.any():
             return None
         if scale.size > 1:
             shape = [1] * data.ndim
             shape[int(bound.attrs.axis) % data.ndim] = scale.size
             scale = scale.reshape(shape)
+        else:
+            scale = scale.reshape(())
         return Weight(data, np.broadcast_to(scale.astype(np.float32), data.shape))
     if name in ("permute_dims", "reshape", "broadcast_to", "squeeze", "expand_dims"):
-        inner = weight_of(rewriter, bound.args[0])
+        inner = quantized_constant(rewriter, bound.args[0])
         if inner is None:
             return None
         if name == "permute_dims":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -62,7 +62,8 @@ class Rewriter:
         self.env: dict[relax.Var, relax.Expr] = {}
         self.origin: dict[relax.Var, relax.Var] = {}
         self.layer = ""
-        self.uses = _count_uses(mod)
+        self.uses = _readers_of(mod)
+        self._reader_cache: dict[relax.Var, frozenset[relax.Var]] = {}
         self._functions: dict[Kernel, tvm.ir.GlobalVar] = {}
         self._kernels: dict[str, Kernel] = {}
         for gv, func in mod.functions.items():
@@ -132,9 +133,18 @@ class Rewriter:
         """Return what a new variable is bound to; parameters, constants and unbound expressions are themselves."""
         return self.value.get(expr, expr) if isinstance(expr, relax.Var) else expr
 
-    def use_count(self, expr: relax.Expr) -> int:
-        """Return how often a new variable's old counterpart was read at the start of the pass."""
-        return self.uses[self.origin[expr]] if expr in self.origin else 0
+    def reader_count(self, expr: relax.Expr) -> int:
+        """Return how many stored (not float32) tensors and results a new variable's old counterpart led to."""
+        return len(self._readers(self.origin[expr])) if expr in self.origin else 0
+
+    def _readers(self, var: relax.Var) -> frozenset[relax.Var]:
+        if var not in self._reader_cache:
+            readers = {var} if var.same_as(self.mod["main"].body.body) else set()
+            for reader in self.uses[var]:
+                is_float = isinstance(reader.ty, relax.TensorType) and str(reader.ty.dtype) == "float32"
+                readers |= self._readers(reader) if is_float else {reader}
+            self._reader_cache[var] = frozenset(readers)
+        return self._reader_cache[var]
 
     def reshape(self, expr: relax.Expr, shape: Sequence[int]) -> relax.Expr:
         """Emit a reshape unless `expr` has that shape already."""
@@ -189,22 +199,22 @@ def remove_dead_code(mod: tvm.IRModule) -> tvm.IRModule:
     return relax.transform.CanonicalizeBindings()(mod)
 
 
-def _count_uses(mod: tvm.IRModule) -> Counter[relax.Var]:
-    uses: Counter[relax.Var] = Counter()
+def _readers_of(mod: tvm.IRModule) -> defaultdict[relax.Var, list[relax.Var]]:
+    """Return the variables whose bindings read each variable, once for each time."""
+    readers: defaultdict[relax.Var, list[relax.Var]] = defaultdict(list)
 
-    def visit(expr: relax.Expr) -> None:
+    def visit(expr: relax.Expr, reader: relax.Var) -> None:
         if isinstance(expr, relax.Var):
-            uses[expr] += 1
+            readers[expr].append(reader)
         elif isinstance(expr, relax.Tuple):
             for field in expr.fields:
-                visit(field)
+                visit(field, reader)
         elif isinstance(expr, relax.TupleGetItem):
-            visit(expr.tuple_value)
+            visit(expr.tuple_value, reader)
         elif isinstance(expr, relax.Call):
             for arg in expr.args:
-                visit(arg)
+                visit(arg, reader)
 
-    for _, value in bindings_of(mod):
-        visit(value)
-    visit(mod["main"].body.body)
-    return uses
+    for var, value in bindings_of(mod):
+        visit(value, var)
+    return readers

@@ -10,7 +10,8 @@ After::
     lv = R.quantize(x, s, R.const(3, "int8"), out_dtype="int8")
     lv1 = R.dequantize(lv, s, R.const(3, "int8"))
 
-Why here: first, on the imported program (ONNX models often quantize activations to uint8); everything later knows int8 only.
+Why here: first, on the imported program (ONNX models often quantize activations to uint8); everything
+later knows int8 only.
 
 Leaves alone: int8 programs, int32 biases.
 """

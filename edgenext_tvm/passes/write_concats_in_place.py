@@ -22,15 +22,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-import numpy as np
 import tvm
 from tvm import relax
 
 from edgenext_tvm.kernels.depthwise import Depthwise
 from edgenext_tvm.kernels.lut import Lut
+from edgenext_tvm.passes.elementwise import IDENTITY_TABLE
 from edgenext_tvm.passes.rewrite import Rewriter, bindings_of, op_name, shape_of
-
-IDENTITY_TABLE = np.arange(-128, 128).astype(np.int8)
 
 
 def write_concats_in_place(mod: tvm.IRModule) -> tvm.IRModule:
@@ -71,7 +69,9 @@ class _ConcatWriter(Rewriter):
     def rewrite(self, value: relax.Expr, var: relax.Var) -> relax.Expr | None:
         if var in self.slots:
             slot = self.slots[var]
-            self.write(slot, self.kernel_of_call(value), list(value.args[1].fields))
+            kernel = self.kernel_of_call(value)
+            assert isinstance(kernel, Depthwise | Lut)
+            self.write(slot, kernel, list(value.args[1].fields))
             return self.slice_of(slot, shape_of(var))
         if op_name(value) == "concat" and _is_int8_along_channels(value, var):
             return self.complete(value, var)

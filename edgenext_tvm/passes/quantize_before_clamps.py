@@ -1,0 +1,48 @@
+"""A clamp of a float result is done on the quantized result, so that the layer before it is quantized at once.
+
+Before::
+
+    lv = R.nn.relu(R.nn.conv2d(...))
+    lv1 = R.quantize(lv, s, z)
+
+After::
+
+    lv = R.quantize(R.nn.conv2d(...), s, z)
+    lv1 = R.quantize(R.nn.relu(R.dequantize(lv, s, z)), s, z)
+
+Why here: after CanonicalizeQDQ and before the fusions; ONNX exporters leave no quantization between a layer and
+its ReLU. Quantization is monotonic, so both orders give the same int8 value. What remains is a table, which
+FuseLookups merges into the layer or drops where quantization clamps by itself.
+
+Leaves alone: clamps of a dequantized tensor (they are tables already), and functions that are not clamps.
+"""
+
+from __future__ import annotations
+
+import tvm
+from tvm import relax
+
+from edgenext_tvm.passes.elementwise import elementwise_function
+from edgenext_tvm.passes.qdq import is_per_tensor, quantization_of, quantize
+from edgenext_tvm.passes.rewrite import Rewriter, op_name
+
+CLAMPS = ("nn.relu", "nn.relu6", "clip")
+
+
+def quantize_before_clamps(mod: tvm.IRModule) -> tvm.IRModule:
+    """Return the module in which ReLU, ReLU6 and clip read dequantized tensors wherever they are quantized."""
+    return _ClampSinker(mod).run()
+
+
+class _ClampSinker(Rewriter):
+    def rewrite(self, value: relax.Expr, var: relax.Var) -> relax.Expr | None:
+        if op_name(value) != "quantize" or not is_per_tensor(value):
+            return None
+        target = quantization_of(value)
+        clamp = self.lookup(target.data)
+        if op_name(clamp) not in CLAMPS or elementwise_function(self, target.data):
+            return None
+        inner = self.emit(quantize(clamp.args[0], target))
+        real = self.emit(target.with_data(inner).dequantize())
+        clamped = self.emit(relax.Call(clamp.op, [real, *clamp.args[1:]], clamp.attrs, clamp.ty_args))
+        return quantize(clamped, target)
