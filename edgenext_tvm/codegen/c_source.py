@@ -15,7 +15,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 from tvm.target import Target
-from tvm_ffi import structural_map
+from tvm_ffi import structural_map, structural_walk
 
 from edgenext_tvm.codegen.plain_c import PlainKernel, Pointer
 from edgenext_tvm.errors import UserError
@@ -40,6 +40,7 @@ _BIT_CASTS = {
     ("int32", "float32"): "float_of_bits_i32",
     ("uint32", "float32"): "float_of_bits_u32",
 }
+_FLOAT_CODES = {"float32": "<f", "float64": "<d"}
 _LITERAL = re.compile(r"enx_literal_f(32|64)_([0-9a-f]+)\(\)")
 
 
@@ -53,24 +54,44 @@ def float_literal(value: float, dtype: str) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
+def _bit_cast_types(call: tvm.ir.Call) -> tuple[str, str] | None:
+    """(argument, result) dtypes of a bit cast; None for any other call."""
+    if getattr(call.op, "name", "") != "tirx.reinterpret":
+        return None
+    return str(call.args[0].ty.dtype), str(call.ty.dtype)
+
+
+def _check_printable(kernel: PlainKernel) -> None:
+    # Errors raised inside structural_map lose their type on the way through TVM.
+    floats: list[tirx.FloatImm] = []
+    calls: list[tvm.ir.Call] = []
+    structural_walk(kernel.func.body, [(tirx.FloatImm, floats.append), (tvm.ir.Call, calls.append)])
+    for imm in floats:
+        if str(imm.ty.dtype) not in _FLOAT_CODES:
+            raise UserError(
+                f"kernel '{kernel.name}': the constant {imm.value} has type {imm.ty.dtype}; C sources support "
+                f"{' and '.join(_FLOAT_CODES)} constants"
+            )
+    for call in calls:
+        pair = _bit_cast_types(call)
+        if pair is not None and pair[0] != pair[1] and pair not in _BIT_CASTS:
+            supported = ", ".join(f"{source} -> {result}" for source, result in _BIT_CASTS)
+            raise UserError(
+                f"kernel '{kernel.name}': cannot write the bit cast {pair[0]} -> {pair[1]} in C; supported: {supported}"
+            )
+
+
 def _exact_floats(imm: tirx.FloatImm) -> tirx.Expr:
     dtype = str(imm.ty.dtype)
-    code = {"float32": "<f", "float64": "<d"}.get(dtype)
-    if code is None:
-        raise UserError(f"the constant {imm} has type {dtype}; C sources support float32 and float64 constants")
-    bits = struct.pack(code, imm.value)[::-1].hex()
+    bits = struct.pack(_FLOAT_CODES[dtype], imm.value)[::-1].hex()
     return tirx.call_pure_extern(dtype, f"enx_literal_f{dtype[5:]}_{bits}")
 
 
 def _exact_bit_casts(call: tvm.ir.Call) -> tirx.Expr:
-    if getattr(call.op, "name", "") != "tirx.reinterpret":
+    pair = _bit_cast_types(call)
+    if pair is None:
         return call
-    pair = (str(call.args[0].ty.dtype), str(call.ty.dtype))
-    if pair[0] == pair[1]:
-        return call.args[0]
-    if pair not in _BIT_CASTS:
-        raise UserError(f"cannot write the bit cast {pair[0]} -> {pair[1]} in C; supported: {sorted(_BIT_CASTS)}")
-    return tirx.call_pure_extern(pair[1], _BIT_CASTS[pair], call.args[0])
+    return call.args[0] if pair[0] == pair[1] else tirx.call_pure_extern(pair[1], _BIT_CASTS[pair], call.args[0])
 
 
 def _print_literal(match: re.Match[str]) -> str:
@@ -91,6 +112,7 @@ def prototype(kernel: PlainKernel) -> str:
 
 
 def _definition(kernel: PlainKernel) -> str:
+    _check_printable(kernel)
     func = structural_map(kernel.func, [(tirx.FloatImm, _exact_floats), (tvm.ir.Call, _exact_bit_casts)])
     with tvm.transform.PassContext(opt_level=3):
         lib = tvm.get_global_func("target.build.c")(tvm.IRModule({kernel.name: func}), C_TARGET)

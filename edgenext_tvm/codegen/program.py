@@ -15,6 +15,7 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
+from edgenext_tvm.codegen.aliasing import overwritable_inputs
 from edgenext_tvm.errors import UserError
 
 SUPPORTED_BINDINGS = "R.call_tir, R.call_tir_inplace, R.reshape, tuple projections and copies of variables"
@@ -53,7 +54,11 @@ Operand = ValueRef | ConstantRef
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call. Output `o` with `inplace[o] = i` is input `i` overwritten."""
+    """One kernel call.
+
+    inplace    (output, input): the output is that input, overwritten
+    may_alias  inputs whose memory output 0 may take over if they die here
+    """
 
     name: str
     layer: str
@@ -131,6 +136,7 @@ class _Reader:
         self.constants: list[np.ndarray] = []
         self.steps: list[Step] = []
         self.functions: dict[str, PrimFunc] = {}
+        self.may_alias: dict[str, tuple[int, ...]] = {}
         self.known: dict[relax.Var, Operand | tuple[int, ...]] = {}
 
     def new_value(self, name: str, ty: relax.TensorType) -> int:
@@ -201,6 +207,11 @@ class _Reader:
                 f"{SUPPORTED_BINDINGS}. Report the operator, or replace it in the model."
             )
 
+    def overwritable(self, symbol: str, func: PrimFunc, num_inputs: int) -> tuple[int, ...]:
+        if symbol not in self.may_alias:
+            self.may_alias[symbol] = overwritable_inputs(func, num_inputs)
+        return self.may_alias[symbol]
+
     def call(self, var: relax.Var, call: relax.Call) -> tuple[int, ...]:
         name = var.name
         symbol = call.args[0].name_hint
@@ -223,7 +234,6 @@ class _Reader:
                 f"{len(outputs)} outputs; the parameters must be inputs, outputs, workspaces in this order"
             )
         kind, macs = _kind_and_macs(func)
-        may_alias = json.loads(str(func.attrs["enx.may_alias"])) if "enx.may_alias" in func.attrs else []
         self.steps.append(
             Step(
                 name=name,
@@ -234,7 +244,7 @@ class _Reader:
                 outputs=outputs,
                 num_workspaces=_int_attr(func, "enx.num_workspaces", 0),
                 inplace=tuple(sorted(inplace.items())),
-                may_alias=tuple(int(i) for i in may_alias),
+                may_alias=() if inplace else self.overwritable(symbol, func, len(inputs)),
                 macs=macs,
             )
         )

@@ -1,0 +1,110 @@
+/* weights.c - constants of small as little-endian 32-bit words. */
+#include "small_weights.h"
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "weights.c holds little-endian words"
+#endif
+
+#define ALIGNED __attribute__((aligned(64)))
+
+/* int8 3x8
+ * stem (argument 1)
+ */
+const union enx_small_c0 enx_small_c0 ALIGNED = {{
+    0x7165ca0b, 0x2086c129, 0x2fa6ea15, 0x652f4d3c, 0x148a79e2, 0x4613d6df,
+}};
+
+/* int32 8
+ * stem (argument 2)
+ */
+const union enx_small_c1 enx_small_c1 ALIGNED = {{
+    0x00000536, 0xfffffbb4, 0xfffff90e, 0xfffffce0, 0xfffffca4, 0x000005d6, 0x00000672, 0xfffff845,
+}};
+
+/* float32 8
+ * stem (argument 3)
+ * block0.project (argument 3)
+ * block1.project (argument 3)
+ */
+const union enx_small_c2 enx_small_c2 ALIGNED = {{
+    0x3b449ba6, 0x3b60b1e2, 0x3b7cc81e, 0x3b8c6f2d, 0x3b9a7a4b, 0x3ba8856a, 0x3bb69088, 0x3bc49ba6,
+}};
+
+/* int8 8x16
+ * block0.expand (argument 1)
+ */
+const union enx_small_c3 enx_small_c3 ALIGNED = {{
+    0xff72865d, 0x52bc860f, 0xa12699de, 0x4c8c3d79, 0x9efcb9a1, 0xf74a1547, 0x51835cc8, 0xcd1308fa,
+    0xd7f3d205, 0xc7c66622, 0x38afbe70, 0xc1bfa29f, 0x7d0e4512, 0xf17005d1, 0xfae7779e, 0x01aa939f,
+    0x15a1080d, 0xeb0d3221, 0xc802eba3, 0xe37e599b, 0xbb4e438d, 0x374a6b64, 0xd233c5af, 0xee1fc7a3,
+    0x83d7cdf9, 0x697dacfe, 0x09f7da61, 0xa1b79ef8, 0x6558d725, 0xeda98327, 0xbf5b014b, 0x9b1c4fe5,
+}};
+
+/* int32 16
+ * block0.expand (argument 2)
+ */
+const union enx_small_c4 enx_small_c4 ALIGNED = {{
+    0xfffff8df, 0xffffff23, 0xfffff8be, 0xfffffa66, 0x0000003b, 0x00000759, 0xffffff78, 0x000004d1,
+    0x00000684, 0x0000050d, 0x00000204, 0xffffff15, 0x00000038, 0xfffffc59, 0xfffffff3, 0xfffffe1d,
+}};
+
+/* float32 16
+ * block0.expand (argument 3)
+ * block1.expand (argument 3)
+ */
+const union enx_small_c5 enx_small_c5 ALIGNED = {{
+    0x3b449ba6, 0x3b51b717, 0x3b5ed289, 0x3b6bedfa, 0x3b79096c, 0x3b83126f, 0x3b89a027, 0x3b902de0,
+    0x3b96bb99, 0x3b9d4952, 0x3ba3d70a, 0x3baa64c3, 0x3bb0f27c, 0x3bb78034, 0x3bbe0ded, 0x3bc49ba6,
+}};
+
+/* int8 16x8
+ * block0.project (argument 1)
+ */
+const union enx_small_c6 enx_small_c6 ALIGNED = {{
+    0xbfdda3cf, 0x7ec53c03, 0x83846e69, 0x98611b27, 0xb1c1c4d4, 0x789113fc, 0x31a984de, 0x6140fe1f,
+    0xb3da76d6, 0x381167a2, 0xde196e00, 0xfdb08dbf, 0xe9743aaf, 0x8d1e97ba, 0x6554fe82, 0x6b29670b,
+    0x9da70a42, 0xd50827c3, 0x6bc401e3, 0x327783e6, 0x9f61ddf2, 0x08af2c66, 0x06020126, 0x2a701317,
+    0x91585e56, 0x9635baee, 0xf4234401, 0xe88a477e, 0x493d6433, 0x07f9b8ab, 0x6c97ecc1, 0x47be1610,
+}};
+
+/* int32 8
+ * block0.project (argument 2)
+ */
+const union enx_small_c7 enx_small_c7 ALIGNED = {{
+    0x0000038b, 0x0000001f, 0x000001c3, 0x000005cd, 0x000002e8, 0xfffffdd5, 0x0000023c, 0x00000188,
+}};
+
+/* int8 8x16
+ * block1.expand (argument 1)
+ */
+const union enx_small_c8 enx_small_c8 ALIGNED = {{
+    0x9b344768, 0x8fab9d1a, 0xf4298698, 0xb2e3bb56, 0x0e19aca0, 0xacd23202, 0xccb944c9, 0xdba6f3fd,
+    0x32e12fea, 0x2e507b08, 0xe1e6274f, 0x9ee1a3e2, 0x2a13ccf6, 0x3d7a0fb8, 0x92e4ea8a, 0x9e178932,
+    0xf6f002ad, 0x381a6477, 0xf1f2997a, 0xc423d33e, 0x5a0c92ab, 0x8f2dab57, 0xaa746e0a, 0x57a61a8b,
+    0xa50f47cf, 0x90f038e2, 0xd5db2517, 0xa7bdd490, 0x638de06d, 0xc9e78aa0, 0xf853ffb0, 0x01984119,
+}};
+
+/* int32 16
+ * block1.expand (argument 2)
+ */
+const union enx_small_c9 enx_small_c9 ALIGNED = {{
+    0x0000074f, 0x0000070d, 0xfffffb8c, 0xfffff84e, 0x000002af, 0xfffff869, 0xfffffce1, 0xfffffff4,
+    0x000005d8, 0xfffff9a3, 0x00000288, 0x00000084, 0xfffffa3e, 0x00000566, 0x00000564, 0xffffffba,
+}};
+
+/* int8 16x8
+ * block1.project (argument 1)
+ */
+const union enx_small_c10 enx_small_c10 ALIGNED = {{
+    0x71689f13, 0x1bdbf9ee, 0x67e797b3, 0x75685b92, 0x11599db3, 0xc76681ff, 0xa5bc5d90, 0x10965274,
+    0xb1c5c920, 0x408ed5b5, 0x6d0bba99, 0xbe550397, 0x0de5c449, 0x8c16a89d, 0xaeb830c4, 0xe00ec313,
+    0x62d10df8, 0x78b121f9, 0x24be8b93, 0x15ddaf3d, 0x1157fb65, 0x8f04edc3, 0xe0d4e6ce, 0x7b3bb501,
+    0xe9b4dd08, 0xb61b24d9, 0xbdcfaac0, 0x361fc84c, 0x893e9fd1, 0x78ab5765, 0x60cf60b4, 0x11c94aa8,
+}};
+
+/* int32 8
+ * block1.project (argument 2)
+ */
+const union enx_small_c11 enx_small_c11 ALIGNED = {{
+    0xffffff7e, 0x00000415, 0x000000be, 0xffffffa4, 0xfffffd38, 0xffffff2a, 0x000003ed, 0xfffff90c,
+}};
