@@ -1,6 +1,7 @@
 /* The logits as .npy, written beside the target and renamed when complete. */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700 /* SIGXFSZ */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,6 +10,33 @@
 #include "cli.h"
 
 enum { HEADER_BYTES = 128 };
+
+/* What a signal that ends the program has to remove first; NULL when nothing is half-written. */
+static const char *volatile partial_path;
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGXFSZ};
+
+static void remove_partial(int number)
+{
+    if (partial_path != NULL) {
+        unlink(partial_path);
+    }
+    raise(number); /* with the default action again, by SA_RESETHAND */
+}
+
+static void watch_signals(void)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    sigemptyset(&action.sa_mask);
+    action.sa_handler = remove_partial;
+    action.sa_flags = (int)SA_RESETHAND;
+    for (size_t i = 0; i < sizeof ending_signals / sizeof ending_signals[0]; ++i) {
+        struct sigaction former;
+        if (sigaction(ending_signals[i], NULL, &former) == 0 && former.sa_handler == SIG_DFL) {
+            sigaction(ending_signals[i], &action, NULL);
+        }
+    }
+}
 
 static int fail(const cli_dump_t *dump)
 {
@@ -46,8 +74,11 @@ int cli_dump_open(cli_dump_t *dump, const char *path, uint32_t rows)
         return fail(dump);
     }
     snprintf(dump->temporary, bytes, "%s.%ld.partial", path, (long)getpid());
+    watch_signals();
+    partial_path = dump->temporary;
     dump->file = fopen(dump->temporary, "wb");
     if (dump->file == NULL) {
+        partial_path = NULL;
         free(dump->temporary);
         dump->temporary = NULL;
         return fail(dump);
@@ -68,6 +99,7 @@ int cli_dump_commit(cli_dump_t *dump)
     if (fclose(file) != 0 || rename(dump->temporary, dump->path) != 0) {
         return fail(dump);
     }
+    partial_path = NULL;
     free(dump->temporary);
     dump->temporary = NULL;
     return CLI_OK;
@@ -81,6 +113,7 @@ void cli_dump_close(cli_dump_t *dump)
     }
     if (dump->temporary != NULL) {
         unlink(dump->temporary);
+        partial_path = NULL;
         free(dump->temporary);
         dump->temporary = NULL;
     }

@@ -9,6 +9,8 @@
  * and only its quotient by the window's sum is rounded. Recent versions of Pillow take columns first for tall
  * images; this code never does, so there a level may differ by one.
  */
+#include <string.h>
+
 #include "enx_internal.h"
 
 #define FRACTION_BITS 22
@@ -156,6 +158,10 @@ static void resample_row(const plan_t *plan, const scratch_t *scratch, const ima
     const uint8_t *source = image->pixels + (size_t)y * image->row_stride;
     const uint32_t *restrict weight = scratch->weights;
     const size_t step = (size_t)image->channels;
+    if (plan->x.in == plan->x.out && step == 3) { /* all weights are one */
+        memcpy(row, source + 3u * (size_t)plan->x.crop_begin, 3u * (size_t)plan->crop);
+        return;
+    }
     for (int32_t i = 0; i < plan->crop; ++i) {
         const int32_t count = scratch->count[i];
         const uint8_t *pixel = source + (size_t)scratch->first[i] * step;
@@ -181,19 +187,26 @@ static void resample_row(const plan_t *plan, const scratch_t *scratch, const ima
 }
 
 /* Vertical sums of output row `index` of the crop -> the input tensor, through the tables. */
-static void emit_row(const enx_context_t *context, int32_t index, const uint32_t *sums)
+static void emit_row(const enx_context_t *context, int32_t index, const uint32_t *restrict sums)
 {
     const enx_model_t *model = context->model;
-    const size_t begin = (size_t)index * 3u * (size_t)model->crop_size;
+    const int32_t length = 3 * model->crop_size;
+    const size_t begin = (size_t)index * (size_t)length;
     if (model->input.dtype == ENX_DTYPE_INT8) {
-        int8_t *out = (int8_t *)enx_input(context) + begin;
-        for (int32_t i = 0; i < 3 * model->crop_size; ++i) {
-            out[i] = model->input_lut[i % 3][round_to_8_bits(sums[i])];
+        const int8_t(*lut)[256] = model->input_lut;
+        int8_t *restrict out = (int8_t *)enx_input(context) + begin;
+        for (int32_t i = 0; i < length; i += 3) {
+            out[i] = lut[0][round_to_8_bits(sums[i])];
+            out[i + 1] = lut[1][round_to_8_bits(sums[i + 1])];
+            out[i + 2] = lut[2][round_to_8_bits(sums[i + 2])];
         }
     } else {
-        float *out = (float *)enx_input(context) + begin;
-        for (int32_t i = 0; i < 3 * model->crop_size; ++i) {
-            out[i] = model->input_lut_f32[i % 3][round_to_8_bits(sums[i])];
+        const float(*lut)[256] = model->input_lut_f32;
+        float *restrict out = (float *)enx_input(context) + begin;
+        for (int32_t i = 0; i < length; i += 3) {
+            out[i] = lut[0][round_to_8_bits(sums[i])];
+            out[i + 1] = lut[1][round_to_8_bits(sums[i + 1])];
+            out[i + 2] = lut[2][round_to_8_bits(sums[i + 2])];
         }
     }
 }

@@ -262,6 +262,7 @@ def pool(library: Library):
         )
         assert status == OK
         opened.append((memory, handle))
+        assert handle.value is not None
         return handle.value
 
     yield create

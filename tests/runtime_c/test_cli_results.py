@@ -37,8 +37,11 @@ def assert_logits(result, expected):
 
 
 HEADERS = [
-    b"P6 %d %d 255\n", b"P6\n# made by hand\n%d # width\n%d\n#\n255\n", b"P6\r\n%d\t%d\n255 ", b"P6#c\n#d\n%d\n\n%d\n255\n",
-]  # fmt: skip
+    b"P6 %d %d 255\n",
+    b"P6\n# made by hand\n%d # width\n%d\n#\n255\n",
+    b"P6\r\n%d\t%d\n255 ",
+    b"P6#c\n#d\n%d\n\n%d\n255\n",
+]
 
 
 @pytest.mark.parametrize("header", HEADERS)

@@ -76,3 +76,13 @@ def test_pools_under_stress(builds, compile_sources, sanitizer, spins):
     program = compile_sources(here, sources, *flags)
     done = subprocess.run([str(program), "200"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_what_the_system_refuses_is_given_back(builds, compile_sources, request):
+    """pthread_create, pthread_mutex_init and pthread_cond_init fail in turn; LeakSanitizer watches."""
+    wrapped = ",".join(f"--wrap=pthread_{name}" for name in ("create", "join", "mutex_init", "cond_init"))
+    sources = [*sorted((RUNTIME_C / "src").glob("*.c")), request.path.parent / "pool_refused.c"]
+    flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-Wl,{wrapped}", "-pthread"]
+    program = compile_sources(builds / "pool_refused", sources, *flags)
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")

@@ -162,7 +162,8 @@ void *enx_input(const enx_context_t *context);
  * Fills the input tensor from 8-bit pixels: bilinear resize with antialiasing of the short side to
  * model->resize_size (long side floor(resize_size * long / short)), centre crop of model->crop_size, per-channel
  * table. The resize follows Pillow's Image.resize(BILINEAR): triangle filter, widened by the scale when
- * shrinking; rows first, 8 bits in between, 22 fractional bits; crop offsets round half to even.
+ * shrinking; rows first, 8 bits in between, 22 fractional bits; crop offsets round half to even. The levels are
+ * Pillow's own, except that Pillow 13 resamples columns first for some tall images: at most one level apart there.
  *   pixels      [height, width, channels] u8, read only, not kept, must not overlap the arena; no alignment.
  *   row_stride  bytes from one row to the next.
  *   channels    3 RGB; 4 RGB and one ignored byte; 1 grey, used for all three.
