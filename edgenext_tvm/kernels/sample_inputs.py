@@ -10,7 +10,7 @@ from . import qparams
 from .base import Kernel
 
 PATTERNS = ("random", "lowest", "highest", "opposed", "ties")
-"""lowest and highest: every activation -128 or 127 (weights -127, 127); opposed: both ends mixed; ties: exact halves."""
+"""lowest, highest: every activation -128 or 127 (weights -127, 127); opposed: both ends mixed; ties: exact halves."""
 
 _ZERO_POINTS = {"lowest": (127, -128), "highest": (-128, 127), "opposed": (-128, -128), "ties": (3, 1)}
 

@@ -24,7 +24,7 @@ _ROWWISE = {
 
 
 def schedule_kernel(func: tirx.PrimFunc, isa: str) -> tirx.PrimFunc:
-    """Return the same function scheduled for `isa` ("x86_64", "aarch64", "armv7", or "c" for portable C source), attributes kept.
+    """Return the same function scheduled for `isa`, attributes kept: "x86_64", "aarch64", "armv7" or "c" (C source).
 
     The result computes the same bits. Its body is one parallel loop, or has none. No internal buffer exceeds 1 KiB.
     A function without a kernel description gets a generic schedule. UserError if the instruction set is not known.
