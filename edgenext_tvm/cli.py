@@ -40,7 +40,7 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         hint = f"; try `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx else ""
-        sys.exit(_fail(error.format_message() + hint, "--json" in arguments))
+        sys.exit(_fail(error.format_message().rstrip(".") + hint, "--json" in arguments))
     except UserError as error:
         sys.exit(_fail(str(error), "--json" in arguments))
     sys.exit(status if isinstance(status, int) else 0)

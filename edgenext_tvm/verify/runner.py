@@ -212,15 +212,15 @@ class SshRunner(Runner):
         outputs: Sequence[Path] = (),
         timeout_s: float = 3600,
     ) -> Finished:
-        made = self._call(self.ssh_command("mktemp -d /tmp/edgenext-tvm-run-XXXXXXXX"), 60)
+        made = self._call(self.ssh_command("mktemp -d /tmp/edgenext-tvm-ssh-XXXXXXXX"), 60)
         folder = made.stdout.strip()
-        if made.returncode != 0 or not re.fullmatch(r"/tmp/edgenext-tvm-run-\w+", folder):
+        if made.returncode != 0 or not re.fullmatch(r"/tmp/edgenext-tvm-ssh-\w+", folder):
             raise UserError(f"{self.name}: cannot make a folder in /tmp: {_last_line(made.stderr)}")
         try:
             self._copy([str(program), *map(str, inputs)], self.remote_path(f"{folder}/"))
-            line = f"cd {folder} && chmod +x {shlex.quote(program.name)} && " + shlex.join(
-                [f"./{program.name}", *arguments]
-            )
+            # `exit` keeps the shell: a signal then comes back as 128 + its number, which ssh alone would hide
+            command = shlex.join([f"./{program.name}", *arguments])
+            line = f"cd {folder} && chmod +x {shlex.quote(program.name)} && {command}; exit $?"
             done = self._call(self.ssh_command(line), timeout_s)
             if done.returncode == _CANNOT_EXECUTE or "Exec format error" in done.stderr:
                 raise UserError(

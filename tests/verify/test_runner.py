@@ -215,7 +215,7 @@ def ssh_server(tmp_path: Path) -> Iterator[SshRunner]:
 def test_over_ssh_files_go_there_and_back_and_nothing_stays(
     ssh_server: SshRunner, host_tool: Path, rpi4_tool: Path, tmp_path: Path
 ) -> None:
-    before = set(Path("/tmp").glob("edgenext-tvm-run-*"))
+    before = set(Path("/tmp").glob("edgenext-tvm-ssh-*"))
     assert copy_upper(ssh_server, host_tool, tmp_path) == ("8 bytes a pointer\n", "EDGENEXT")
     with pytest.raises(UserError, match="illegal instruction"):
         ssh_server.run(host_tool, ["illegal"])
@@ -225,4 +225,4 @@ def test_over_ssh_files_go_there_and_back_and_nothing_stays(
     foreign.write_bytes(b"\x7fELF but of no machine at all")
     with pytest.raises(UserError, match=r"cannot execute foreign: it was built for another processor"):
         ssh_server.run(foreign, [])
-    assert set(Path("/tmp").glob("edgenext-tvm-run-*")) == before
+    assert set(Path("/tmp").glob("edgenext-tvm-ssh-*")) == before
