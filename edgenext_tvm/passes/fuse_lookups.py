@@ -29,6 +29,7 @@ from edgenext_tvm.kernels.dense import Dense
 from edgenext_tvm.kernels.depthwise import Depthwise
 from edgenext_tvm.kernels.lut import Lut
 from edgenext_tvm.kernels.qparams import lut_params
+from edgenext_tvm.kernels.requantize import lut as apply_table
 from edgenext_tvm.passes.elementwise import IDENTITY_TABLE, Function, elementwise_function
 from edgenext_tvm.passes.qdq import is_per_tensor, quantization_of
 from edgenext_tvm.passes.rewrite import Rewriter, layer_of, op_name, shape_of
@@ -67,14 +68,17 @@ class _LookupFuser(Rewriter):
             producer = self.lookup(producer).args[0]
         call = self.lookup(producer)
         kernel = self.kernel_of_call(call)
-        if (
-            not isinstance(kernel, Conv2d | Dense | Depthwise)
-            or kernel.epilogue != "none"
-            or self.reader_count(producer) != 1
-        ):
+        if self.reader_count(producer) != 1:
+            return None
+        if isinstance(kernel, Conv2d | Dense | Depthwise) and kernel.epilogue == "none":
+            operands, kernel = [*call.args[1].fields, table], replace(kernel, epilogue="lut")
+        elif isinstance(kernel, Lut) or getattr(kernel, "epilogue", "") == "lut":
+            *operands, first = call.args[1].fields
+            operands.append(apply_table(table, first.value.numpy()))
+        else:
             return None
         self.layer = layer_of(call) or self.layer
-        return self.call_kernel(replace(kernel, epilogue="lut"), [*call.args[1].fields, table])
+        return self.call_kernel(kernel, operands)
 
     def separate(self, data: relax.Expr, table: np.ndarray) -> relax.Expr:
         *rows, c = shape_of(data) or (1, 1)

@@ -23,7 +23,7 @@ import tvm
 from tvm import relax
 
 from edgenext_tvm.passes.elementwise import elementwise_function
-from edgenext_tvm.passes.qdq import is_per_tensor, quantization_of, quantize
+from edgenext_tvm.passes.qdq import Quantized, is_per_tensor, quantization_of, quantize
 from edgenext_tvm.passes.rewrite import Rewriter, op_name
 
 CLAMPS = ("nn.relu", "nn.relu6", "clip")
@@ -39,10 +39,15 @@ class _ClampSinker(Rewriter):
         if op_name(value) != "quantize" or not is_per_tensor(value):
             return None
         target = quantization_of(value)
+        return self.clamped(target) if self.is_float_clamp(target.data) else None
+
+    def is_float_clamp(self, expr: relax.Expr) -> bool:
+        return op_name(self.lookup(expr)) in CLAMPS and elementwise_function(self, expr) is None
+
+    def clamped(self, target: Quantized) -> relax.Call:
+        """Return the (unbound) quantization of a clamp, done after its operand's own quantization."""
         clamp = self.lookup(target.data)
-        if op_name(clamp) not in CLAMPS or elementwise_function(self, target.data):
-            return None
-        inner = self.emit(quantize(clamp.args[0], target))
-        real = self.emit(target.with_data(inner).dequantize())
-        clamped = self.emit(relax.Call(clamp.op, [real, *clamp.args[1:]], clamp.attrs, clamp.ty_args))
-        return quantize(clamped, target)
+        operand = target.with_data(clamp.args[0])
+        inner = self.clamped(operand) if self.is_float_clamp(operand.data) else quantize(operand.data, target)
+        real = self.emit(target.with_data(self.emit(inner)).dequantize())
+        return quantize(self.emit(relax.Call(clamp.op, [real, *clamp.args[1:]], clamp.attrs, clamp.ty_args)), target)

@@ -1,0 +1,170 @@
+"""FuseAnchors: each layer with weights is one integer kernel, with bias, requantization and residual addition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+
+from edgenext_tvm.kernels.base import kernel_of
+from edgenext_tvm.passes.fuse_anchors import fuse_anchors
+from edgenext_tvm.passes.rewrite import bindings_of, op_name
+
+
+def kernel(mod: tvm.IRModule):
+    (found,) = [kernel_of(mod[v.args[0]]) for _, v in bindings_of(mod) if op_name(v) == "call_tir"]
+    return found
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_is_one_dense_kernel(network, kinds, levels_apart, bias: bool) -> None:
+    def body(g, x):
+        y = g.linear(g.dequantize(x, 0.02, -7), 12, 20, bias=bias)
+        return g.quantize(y, 0.1, 9)
+
+    before = network(body, 1, 6, 12)
+    after = fuse_anchors(before)
+    assert kinds(before) == {"dequantize": 2, "matmul": 1, "quantize": 1} | ({"add": 1} if bias else {})
+    assert kinds(after) == {"reshape": 2, "dense": 1}
+    assert levels_apart(before, after) <= 1
+
+
+def test_the_bias_may_stand_on_either_side(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        y = g.emit(relax.op.add(g.constant((20,)), g.linear(g.dequantize(x, 0.02, 5), 12, 20, bias=False)))
+        return g.quantize(y, 0.1, 9)
+
+    before = network(body, 6, 12)
+    after = fuse_anchors(before)
+    assert kinds(after) == {"dense": 1}
+    assert levels_apart(before, after) <= 1
+
+
+def test_an_int32_bias_is_read_in_its_own_scale(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        y = g.linear(g.dequantize(x, 0.02, 5), 12, 20, bias=False)
+        bias = relax.const(np.arange(-1000, 1000, 100).astype(np.int32))
+        scales = relax.const(np.full(20, 0.003, np.float32))
+        zeros = relax.const(np.zeros(20, np.int32))
+        return g.quantize(
+            g.emit(relax.op.add(y, g.emit(relax.op.dequantize(bias, scales, zeros, 0, "float32")))), 0.1, 0
+        )
+
+    before = network(body, 6, 12)
+    after = fuse_anchors(before)
+    assert kinds(after) == {"dense": 1}
+    assert levels_apart(before, after) <= 1
+
+
+def test_a_pointwise_convolution_is_a_dense_kernel(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        return g.quantize(g.conv2d(g.dequantize(x, 0.02, 5), (1, 1, 8, 16)), 0.1, 0)
+
+    before = network(body, 1, 5, 4, 8)
+    after = fuse_anchors(before)
+    assert kinds(after) == {"reshape": 2, "dense": 1}
+    assert (kernel(after).t, kernel(after).ci, kernel(after).co) == (20, 8, 16)
+    assert levels_apart(before, after) <= 1
+
+
+def test_a_convolution_keeps_stride_and_padding(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        y = g.conv2d(g.dequantize(x, 0.02, 31), (3, 2, 4, 6), strides=(2, 1), padding=(1, 0, 2, 1))
+        return g.quantize(y, 0.1, 0)
+
+    before = network(body, 1, 7, 6, 4)
+    after = fuse_anchors(before)
+    found = kernel(after)
+    assert kinds(after) == {"conv2d": 1}
+    assert (found.kh, found.kw, found.stride_h, found.stride_w) == (3, 2, 2, 1)
+    assert (found.pad_top, found.pad_left, found.pad_bottom, found.pad_right) == (1, 0, 2, 1)
+    assert levels_apart(before, after) <= 1
+
+
+def test_a_depthwise_convolution_pads_with_its_zero_point(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        y = g.conv2d(g.dequantize(x, 0.02, 77), (5, 5, 1, 8), groups=8, padding=(2, 2, 2, 2))
+        return g.quantize(y, 0.1, -3)
+
+    before = network(body, 1, 6, 6, 8)
+    after = fuse_anchors(before)
+    assert kinds(after) == {"depthwise": 1}
+    assert levels_apart(before, after) <= 1
+
+
+@pytest.mark.parametrize("residual_first", [True, False])
+@pytest.mark.parametrize("layer", ["dense", "depthwise"])
+def test_the_sum_that_ends_a_layer_joins_its_kernel(
+    network, kinds, levels_apart, layer: str, residual_first: bool
+) -> None:
+    def body(g, x):
+        real = g.dequantize(x, 0.03, 11)
+        if layer == "dense":
+            branch = g.conv2d(real, (1, 1, 8, 8))
+        else:
+            branch = g.conv2d(real, (3, 3, 1, 8), groups=8, padding=(1, 1, 1, 1))
+        pair = (real, branch) if residual_first else (branch, real)
+        return g.quantize(g.emit(relax.op.add(*pair)), 0.08, -9)
+
+    before = network(body, 1, 4, 4, 8)
+    after = fuse_anchors(before)
+    assert kinds(after)[f"{layer}+residual"] == 1
+    assert not set(kinds(after)) & {"add", "dequantize", "quantize"}
+    assert levels_apart(before, after) <= 1
+
+
+def test_a_residual_may_be_seen_through_reshapes_of_the_layer(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        tokens = g.emit(relax.op.reshape(x, [16, 8]))
+        branch = g.emit(relax.op.reshape(g.linear(g.dequantize(tokens, 0.03, 11), 8, 8), [1, 4, 4, 8]))
+        return g.quantize(g.emit(relax.op.add(g.dequantize(x, 0.03, 11), branch)), 0.08, -9)
+
+    before = network(body, 1, 4, 4, 8)
+    after = fuse_anchors(before)
+    assert kinds(after)["dense+residual"] == 1
+    assert levels_apart(before, after) <= 1
+
+
+def test_the_last_layer_writes_float_logits(network, kinds, run) -> None:
+    before = network(lambda g, x: g.linear(g.dequantize(x, 0.02, 5), 12, 10), 1, 12)
+    after = fuse_anchors(before)
+    assert kinds(after) == {"dense": 1}
+    assert kernel(after).out_dtype == "float32"
+    x = np.random.default_rng(1).integers(-128, 128, (1, 12)).astype(np.int8)
+    # The bias is rounded to a step of the accumulator: 0.02 * 0.015 at most.
+    np.testing.assert_allclose(run(after, x), run(before, x), atol=0.02 * 0.015)
+
+
+def grouped(g, x):
+    return g.quantize(g.conv2d(g.dequantize(x, 0.02, 5), (3, 3, 4, 8), groups=2), 0.1, 0)
+
+
+def dilated(g, x):
+    return g.quantize(g.conv2d(g.dequantize(x, 0.02, 5), (3, 3, 8, 8), dilation=(2, 2)), 0.1, 0)
+
+
+def two_activations(g, x):
+    real = g.dequantize(x, 0.02, 5)
+    return g.quantize(g.emit(relax.op.matmul(real, real)), 0.1, 0)
+
+
+def float_weight(g, x):
+    return g.quantize(g.emit(relax.op.matmul(g.dequantize(x, 0.02, 5), g.constant((8, 8)))), 0.1, 0)
+
+
+def asymmetric_weight(g, x):
+    weight = g.dequantize(g.int8((8, 8)), 0.01, 3)
+    return g.quantize(g.emit(relax.op.matmul(g.dequantize(x, 0.02, 5), weight)), 0.1, 0)
+
+
+def scale_per_input_channel(g, x):
+    return g.quantize(g.emit(relax.op.matmul(g.dequantize(x, 0.02, 5), g.weight((8, 8), 0))), 0.1, 0)
+
+
+@pytest.mark.parametrize(
+    "body", [grouped, dilated, two_activations, float_weight, asymmetric_weight, scale_per_input_channel]
+)
+def test_other_products_are_left_alone(network, body) -> None:
+    before = network(body, 1, 8, 8, 8)
+    tvm.ir.assert_structural_equal(fuse_anchors(before), before)
