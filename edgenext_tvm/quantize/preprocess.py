@@ -50,7 +50,8 @@ class Preprocessing(BaseModel):
         short = min(height, width)
         size = (max(1, self.resize_size * width // short), max(1, self.resize_size * height // short))
         resized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
-        left, top = (size[0] - self.crop_size) // 2, (size[1] - self.crop_size) // 2
+        # torchvision's CenterCrop, and the C library: halves to even
+        left, top = (round((extent - self.crop_size) / 2) for extent in size)
         box = (left, top, left + self.crop_size, top + self.crop_size)
         return np.asarray(resized.crop(box))
 
