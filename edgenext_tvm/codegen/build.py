@@ -25,7 +25,8 @@ from edgenext_tvm.codegen.toolchain import Toolchain
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.paths import RUNTIME_C
 
-PORTABLE_ISA = "c"
+# The schedules of the smallest vector unit: plain loops with small tiles, which any C compiler handles well.
+PORTABLE_ISA = "armv7"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class BuildResult:
 
 
 def default_schedule(isa: str) -> Schedule:
-    """The project's schedules for one instruction set; PORTABLE_ISA gives code that prints as C99."""
+    """The project's schedules for one instruction set."""
     from edgenext_tvm.schedules.default import schedule_kernel
 
     return lambda func: schedule_kernel(func, isa)
@@ -75,8 +76,9 @@ def build_library(
     portable = lower_program(program, prefix, C_TARGET, portable_schedule or default_schedule(PORTABLE_ISA))
     with _whole_or_nothing(out) as folder:
         _write_sources(folder, portable, meta, golden)
-        _write_includes(folder, native, meta)
-        objects = _compile(folder, native, meta, board, toolchain, bool(golden))
+        native_sources = emit.emit_model(native, meta)
+        _write_includes(folder, native_sources, meta)
+        objects = _compile(folder, native, native_sources, meta, board, toolchain)
         (folder / "lowered.json").write_text(tvm.ir.save_json(lowered_mod))
         for name, content in (extra_files or {}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -151,25 +153,25 @@ def _write_sources(folder: Path, portable: LoweredProgram, meta: ModelMeta, gold
             shutil.copyfile(path, c / "runtime" / part / path.name)
 
 
-def _write_includes(folder: Path, native: LoweredProgram, meta: ModelMeta) -> None:
+def _write_includes(folder: Path, native_sources: Mapping[str, str], meta: ModelMeta) -> None:
     include = folder / "include"
     (include / "enx").mkdir(parents=True)
     for path in _runtime_files("include/enx", "*.h"):
         shutil.copyfile(path, include / "enx" / path.name)
-    (include / f"{meta.name}.h").write_text(emit.emit_model(native, meta)[f"{meta.name}.h"])
+    (include / f"{meta.name}.h").write_text(native_sources[f"{meta.name}.h"])
 
 
 def _compile(
     folder: Path,
     native: LoweredProgram,
+    native_sources: Mapping[str, str],
     meta: ModelMeta,
     board: Board,
     toolchain: Toolchain,
-    has_golden: bool,
 ) -> list[Path]:
     """Libraries and program; returns the library's objects, which stay in lib/objects."""
     work, c = folder / "work", folder / "c"
-    _write_all(work, emit.emit_model(native, meta))
+    _write_all(work, native_sources)
     objects_dir = folder / "lib" / "objects"
     objects_dir.mkdir(parents=True)
     kernels = objects_dir / "kernels.o"
@@ -179,9 +181,7 @@ def _compile(
     objects = [*toolchain.compile(sources, objects_dir, include), kernels]
     toolchain.archive(objects, folder / "lib" / f"lib{meta.name}.a")
     toolchain.link_shared(objects, folder / "lib" / f"lib{meta.name}.so")
-    cli = [c / f"{meta.name}_cli.c", *sorted((c / "runtime" / "cli").glob("*.c"))]
-    if has_golden:
-        cli.append(c / f"{meta.name}_golden.c")
+    cli = [*sorted(c.glob(f"{meta.name}_*.c")), *sorted((c / "runtime" / "cli").glob("*.c"))]
     cli_objects = toolchain.compile(cli, work / "cli", [work, c / "runtime" / "include", c / "runtime" / "cli"])
     toolchain.link_executable([*cli_objects, *objects], folder / "bin" / meta.name)
     shutil.rmtree(work)

@@ -331,3 +331,65 @@ def call_kernel():
         return copies
 
     return call
+
+
+@dataclass(frozen=True)
+class KernelChain:
+    """The project's own kernels as a lowered module, and its twin. Input int8 [1,16,16,3], output [1,10] logits."""
+
+    mod: tvm.IRModule
+    steps: list[tuple]
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        values = [x]
+        for kernel, reads, constants, residual in self.steps:
+            arguments = [values[reads].reshape(kernel.input_types()[0][0]), *constants]
+            if residual is not None:
+                arguments.insert(5, values[residual].reshape(kernel.input_types()[5][0]))
+            values.append(kernel.reference(*arguments))
+        return values[-1]
+
+
+@pytest.fixture(scope="session")
+def kernel_chain() -> KernelChain:
+    from edgenext_tvm.kernels import Conv2d, Dense, Depthwise, GlobalAvgPool, LayerNorm
+
+    rng = np.random.default_rng(21)
+    pads = {"pad_top": 1, "pad_left": 1, "pad_bottom": 1, "pad_right": 1}
+    residual = (np.array([-2, 600], np.int32), np.array([2.0**-10], np.float32))
+
+    def layer(shape, out_channels, multiplier):
+        return [
+            rng.integers(-127, 128, shape, dtype=np.int8),
+            rng.integers(-3000, 3000, out_channels, dtype=np.int32),
+            np.full(out_channels, multiplier, np.float32) * rng.uniform(0.5, 1, out_channels).astype(np.float32),
+            np.array([-3, 5], np.int32),
+        ]
+
+    gelu = np.maximum(np.arange(-128, 128), -20).astype(np.int8)
+    # (kernel, index of the value it reads, constants, index of the residual value)
+    steps = [
+        (Conv2d(1, 16, 16, 3, 8, 4, 4, 4, 4), 0, layer((4, 4, 3, 8), 8, 0.004), None),
+        (Depthwise(1, 4, 4, 8, 3, 3, **pads), 1, layer((3, 3, 8), 8, 0.006), None),
+        (LayerNorm(16, 8), 2, [np.array([3.0, 30.0], np.float32), np.array([4], np.int32)], None),
+        (Dense(16, 8, 32, epilogue="lut"), 3, [*layer((8, 32), 32, 0.008), gelu], None),
+        (Dense(16, 32, 8, epilogue="residual"), 4, [*layer((32, 8), 8, 3.0), *residual], 1),
+        (GlobalAvgPool(1, 4, 4, 8), 5, [np.array([0.1], np.float32), np.array([1, 2], np.int32)], None),
+        (Dense(1, 8, 10, out_dtype="float32"), 6, layer((8, 10), 10, 0.01), None),
+    ]
+    bb = relax.BlockBuilder()
+    x = relax.Var("x", R.Tensor((1, 16, 16, 3), "int8"))
+    with bb.function("main", [x]):
+        with bb.dataflow():
+            values = [x]
+            for number, (kernel, reads, constants, residual_value) in enumerate(steps):
+                arguments = [bb.emit(relax.op.reshape(values[reads], kernel.input_types()[0][0]))]
+                arguments += [relax.const(c) for c in constants]
+                if residual_value is not None:
+                    arguments.insert(5, bb.emit(relax.op.reshape(values[residual_value], kernel.input_types()[5][0])))
+                gv = bb.add_func(kernel.prim_func(f"k{number}"), f"k{number}")
+                ((shape, dtype),) = kernel.output_types()
+                values.append(bb.emit(relax.call_tir(gv, arguments, R.Tensor(shape, dtype))))
+            out = bb.emit_output(values[-1])
+        bb.emit_func_output(out)
+    return KernelChain(bb.finalize(), steps)

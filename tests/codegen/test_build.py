@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from tvm import relax
+from tvm.script import relax as R
 
 from edgenext_tvm.board import load_board
 from edgenext_tvm.codegen.build import build_library
@@ -136,11 +137,10 @@ def test_the_c_folder_builds_with_cmake_and_gives_the_same_bits(host, tmp_path):
     subprocess.run(["ctest", "--test-dir", str(tmp_path)], check=True, capture_output=True)
 
 
-def test_a_build_replaces_an_earlier_one(build, tmp_path):
-    first = build(tmp_path / "small", extra_files={"old.txt": b"old"})
+def test_a_build_replaces_an_earlier_one(host, build, tmp_path):
+    shutil.copytree(host.folder, tmp_path / "small")
     second = build(tmp_path / "small", golden=[])
-    assert first.folder == second.folder
-    assert not (second.folder / "old.txt").exists()
+    assert not (second.folder / "recipe.json").exists()
     assert not (second.folder / "c" / "small_golden.c").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small"]
 
@@ -172,15 +172,15 @@ class Interrupt(dict):
         return super().items()
 
 
-def test_an_error_in_the_middle_leaves_the_earlier_build_and_nothing_else(build, tmp_path):
-    before = tree(build(tmp_path / "small").folder)
+def test_an_error_in_the_middle_leaves_the_earlier_build_and_nothing_else(host, build, tmp_path):
+    shutil.copytree(host.folder, tmp_path / "small")
 
     def fail():
         raise RuntimeError("disk on fire")
 
     with pytest.raises(RuntimeError, match="disk on fire"):
         build(tmp_path / "small", extra_files=Interrupt(fail))
-    assert tree(tmp_path / "small") == before
+    assert tree(tmp_path / "small") == tree(host.folder)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small"]
 
 
@@ -208,12 +208,70 @@ build_library(mod, ModelMeta("small", "small", "int8"), load_board("host"), {str
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["small"]
 
 
+def chain_golden(chain) -> list[GoldenVector]:
+    inputs = {-128: np.full((1, 16, 16, 3), -128, np.int8), 100: np.full((1, 16, 16, 3), 100, np.int8)}
+    index = np.arange(16 * 16 * 3, dtype=np.uint32)
+    gradient = ((index * 40503) >> 7).astype(np.uint8).view(np.int8).reshape(1, 16, 16, 3)
+    return [
+        *(GoldenVector("CONSTANT", value=v, expected_logits=chain.reference(x)) for v, x in inputs.items()),
+        GoldenVector("GRADIENT", seed=40503, expected_logits=chain.reference(gradient)),
+    ]
+
+
+def selftest(program: Path, *launcher: str) -> None:
+    done = subprocess.run([*launcher, str(program), "--selftest"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3 vectors" in done.stdout
+
+
+def test_the_projects_kernels_and_schedules_give_the_twins_bits(kernel_chain, shared_model, tmp_path):
+    golden = chain_golden(kernel_chain)
+    result = build_library(kernel_chain.mod, META, load_board("host"), tmp_path / "chain", golden)
+    selftest(result.program)
+    rng = np.random.default_rng(2)
+    library = shared_model(result.shared_library, "small")
+    for _ in range(3):
+        x = rng.integers(-128, 128, (1, 16, 16, 3), dtype=np.int8)
+        expected = kernel_chain.reference(x)[0]
+        assert len(np.unique(expected)) > 5
+        np.testing.assert_array_equal(library.run(x, result.manifest.arena_bytes, 10), expected)
+    # the portable sources mean the same
+    c = result.c_sources
+    sources = [*c.glob("*.c"), *c.glob("runtime/src/*.c"), *c.glob("runtime/cli/*.c")]
+    portable = tmp_path / "portable"
+    include = [f"-I{c / 'runtime' / folder}" for folder in ("include", "src", "cli")]
+    flags = ["-std=c99", "-O1", "-Wall", "-Werror", "-ffp-contract=off", "-DENX_NO_THREADS"]
+    subprocess.run(["cc", *flags, *include, *map(str, sources), "-lm", "-o", str(portable)], check=True)
+    selftest(portable)
+
+
 @pytest.mark.qemu
 @pytest.mark.parametrize("board", ["rpi4", "rpi2"])
-def test_arm_programs_pass_their_selftest_under_emulation(board, build, tmp_path):
-    result = build(tmp_path / "small", board=board)
+def test_the_projects_kernels_give_the_same_bits_on_arm(board, kernel_chain, tmp_path):
+    golden = chain_golden(kernel_chain)
+    result = build_library(kernel_chain.mod, META, load_board(board), tmp_path / "chain", golden)
     run = load_board(board).run
-    command = [shutil.which(run.qemu), "-cpu", run.qemu_cpu, str(result.program), "--selftest"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((result.folder / "manifest.json").read_text())["board"] == board
+    selftest(result.program, shutil.which(run.qemu), "-cpu", run.qemu_cpu)
+
+
+def test_float_operators_without_a_kernel_of_ours_compile_too(shared_model, tmp_path):
+    rng = np.random.default_rng(4)
+    weights = [rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((24, 600), (600, 10))]
+    x = rng.normal(0, 1, (1, 4, 4, 24)).astype(np.float32)
+    bb = relax.BlockBuilder()
+    param = relax.Var("x", R.Tensor(x.shape, "float32"))
+    with bb.function("main", [param]):
+        with bb.dataflow():
+            hidden = bb.emit(relax.op.matmul(bb.emit(relax.op.reshape(param, (16, 24))), relax.const(weights[0])))
+            pooled = bb.emit(relax.op.mean(bb.emit(relax.op.nn.softmax(hidden)), axis=0, keepdims=True))
+            out = bb.emit_output(bb.emit(relax.op.matmul(pooled, relax.const(weights[1]))))
+        bb.emit_func_output(out)
+    mod = relax.transform.LegalizeOps()(bb.finalize())
+    meta = ModelMeta("floats", "float islands", "float32")
+    result = build_library(mod, meta, load_board("host"), tmp_path / "floats")
+    hidden = x.reshape(16, 24).astype(np.float64) @ weights[0]
+    softmax = np.exp(hidden - hidden.max(axis=1, keepdims=True))
+    expected = (softmax / softmax.sum(axis=1, keepdims=True)).mean(axis=0) @ weights[1]
+    got = shared_model(result.shared_library, "floats").run(x, result.manifest.arena_bytes, 10)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert {layer.kernel for layer in result.manifest.layers} == {"generic"}
