@@ -93,7 +93,7 @@ class _Sampler:
         beta = self.rng.normal(0, 0.3, c) if self.kernel.affine else None
         params = qparams.layer_norm_params(1e-6, 0.04, 0.025, c, gamma, beta)
         arrays = [self._int8(0), params.ln, np.array([self._zero_points()[1]], np.int32)]
-        return [*arrays, params.g, params.b, params.rs] if self.kernel.affine else arrays
+        return arrays + [array for array in params[1:] if array is not None]
 
     def _global_avg_pool(self) -> list[np.ndarray]:
         mult = np.array([0.5], np.float32)

@@ -89,3 +89,9 @@ def awkward_kernel(request: pytest.FixtureRequest) -> Kernel:
 def awkward_kernels() -> list[Kernel]:
     """All kernels of awkward shapes."""
     return AWKWARD
+
+
+@pytest.fixture
+def targets() -> dict[str, tuple[str, Target]]:
+    """Instruction set and target of each processor."""
+    return TARGETS

@@ -3,13 +3,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tvm
 from tvm.target import Target
 
-from edgenext_tvm.codegen.plain_c import PlainKernel, lower_kernel
+from edgenext_tvm.codegen.elf_size import read_size
+from edgenext_tvm.codegen.plain_c import PlainKernel, lower_kernel, object_bytes
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.kernels import (
     Add,
@@ -45,9 +47,9 @@ def lower(kernel: Kernel, isa: str, target: Target, name: str = "kernel") -> Pla
     return lower_kernel(schedule_kernel(kernel.prim_func(name), isa), name, target, written, merged)
 
 
-def machine_code(kernels: Sequence[PlainKernel], target: Target) -> tvm.runtime.Module:
+def assembly_of(kernels: Sequence[PlainKernel], target: Target) -> str:
     mod = tvm.IRModule({kernel.name: kernel.func for kernel in kernels})
-    return tvm.get_global_func("target.build.llvm")(mod, target)
+    return tvm.get_global_func("target.build.llvm")(mod, target).inspect_source("asm")
 
 
 @pytest.mark.parametrize("isa", ["x86_64", "aarch64", "armv7", "c"])
@@ -93,7 +95,7 @@ def test_large_kernels_split_into_enough_chunks() -> None:
 def test_machine_code_has_no_fused_multiply_add_and_no_calls(awkward_kernels: list[Kernel], isa_and_target) -> None:
     isa, target = isa_and_target
     lowered = [lower(kernel, isa, target, f"kernel{i}") for i, kernel in enumerate(awkward_kernels)]
-    assembly = machine_code(lowered, target).inspect_source("asm")
+    assembly = assembly_of(lowered, target)
     assert "kernel0:" in assembly
     assert [m.group(1) for m in FUSED_MULTIPLY_ADD.finditer(assembly)] == []
     called = {m.group(2) for m in CALL.finditer(assembly)}
@@ -117,7 +119,7 @@ def test_llvm_would_fuse_a_product_that_feeds_a_sum(isa_and_target) -> None:
     a, b, c = (te.placeholder((64,), "float32", name=name) for name in "abc")
     out = te.compute((64,), lambda i: a[i] * b[i] + c[i])
     func = lower_kernel(te.create_prim_func([a, b, c, out]), "kernel", target, [3])
-    assert FUSED_MULTIPLY_ADD.search(machine_code([func], target).inspect_source("asm"))
+    assert FUSED_MULTIPLY_ADD.search(assembly_of([func], target))
 
 
 def xx_small_kernels() -> list[Kernel]:
@@ -146,34 +148,23 @@ def xx_small_kernels() -> list[Kernel]:
 
 
 @pytest.mark.parametrize("name", ["cortex-a72"])
-def test_a_whole_network_stays_small_and_compiles_fast(name: str) -> None:
-    check_network(name)
+def test_a_whole_network_stays_small_and_compiles_fast(name: str, targets, tmp_path: Path) -> None:
+    check_network(*targets[name], tmp_path / "kernels.o")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["znver4", "cortex-a76", "cortex-a7"])
-def test_a_whole_network_stays_small_and_compiles_fast_everywhere(name: str) -> None:
-    check_network(name)
+def test_a_whole_network_stays_small_and_compiles_fast_everywhere(name: str, targets, tmp_path: Path) -> None:
+    check_network(*targets[name], tmp_path / "kernels.o")
 
 
-def check_network(name: str) -> None:
-    from edgenext_tvm.codegen.elf_size import read_size
-
-    from .conftest import TARGETS
-
-    isa, target = TARGETS[name]
+def check_network(isa: str, target: Target, path: Path) -> None:
     start = time.process_time()
     lowered = [lower(kernel, isa, target, f"kernel{i}") for i, kernel in enumerate(xx_small_kernels())]
-    library = machine_code(lowered, target)
-    assert time.process_time() - start < 60
     assert len(lowered) > 40
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernels.o"
-        library.write_to_file(str(path))
-        assert read_size(path).text < 150_000
+    path.write_bytes(object_bytes(lowered, target))
+    assert time.process_time() - start < 60
+    assert read_size(path).text < 150_000
 
 
 def test_unknown_instruction_set_names_the_known_ones() -> None:

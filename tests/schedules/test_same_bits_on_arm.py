@@ -1,0 +1,78 @@
+"""Machine code for Arm, run under qemu-user, gives the NumPy twins' bits: one C program per target holds all cases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from tvm.target import Target
+
+from edgenext_tvm.codegen.plain_c import PlainKernel, lower_kernel, object_bytes
+from edgenext_tvm.kernels import Kernel
+from edgenext_tvm.kernels.sample_inputs import PATTERNS, sample_inputs
+from edgenext_tvm.schedules import schedule_kernel
+
+C_TYPES = {"int8": "int8_t", "int32": "int32_t", "float32": "uint32_t"}
+BOARDS = {
+    "cortex-a72": (["-target", "aarch64-linux-musl"], ["qemu-aarch64", "-cpu", "cortex-a72"]),
+    "cortex-a76": (["-target", "aarch64-linux-musl"], ["qemu-aarch64", "-cpu", "max"]),
+    "cortex-a7": (["-target", "arm-linux-musleabihf", "-mcpu=cortex_a7"], ["qemu-arm", "-cpu", "cortex-a7"]),
+}
+
+
+def lower(kernel: Kernel, isa: str, target: Target, name: str) -> PlainKernel:
+    first_output = len(kernel.input_types())
+    written = list(range(first_output, first_output + len(kernel.output_types())))
+    merged = {first_output: kernel.inplace_input} if kernel.inplace_input >= 0 else {}
+    func = schedule_kernel(kernel.prim_func(name), isa)
+    return lower_kernel(func, name, target, written + list(merged.values()), merged)
+
+
+def c_array(name: str, array: np.ndarray) -> str:
+    bits = array.view("uint32") if array.dtype == np.float32 else array
+    values = ",".join(map(str, bits.reshape(-1).tolist())) if array.any() else "0"
+    return f"static {C_TYPES[array.dtype.name]} {name}[{array.size}] __attribute__((aligned(64))) = {{{values}}};"
+
+
+def program(kernels: list[Kernel], lowered: list[PlainKernel]) -> str:
+    """A C program that runs every kernel on every pattern, in two ranges, and prints the cases that differ."""
+    lines = ["#include <stdint.h>", "#include <stdio.h>", "#include <string.h>"]
+    calls = []
+    for number, (kernel, plain) in enumerate(zip(kernels, lowered, strict=True)):
+        lines.append(f"int32_t {plain.name}({'void *, ' * len(plain.arguments)}int32_t, int32_t);")
+        for pattern in PATTERNS:
+            prefix = f"v{number}_{pattern}_"
+            inputs = sample_inputs(kernel, 1, pattern)
+            arrays = [*inputs, *(np.zeros(*type_) for type_ in kernel.output_types())]
+            lines += [c_array(f"{prefix}{index}", arrays[index]) for index in plain.arguments]
+            lines.append(c_array(f"{prefix}expected", kernel.reference(*inputs)))
+            names = ", ".join(f"{prefix}{index}" for index in plain.arguments)
+            output = f"{prefix}{kernel.inplace_input if kernel.inplace_input >= 0 else len(inputs)}"
+            middle = plain.extent // 2
+            calls.append(f"{plain.name}({names}, 0, {middle}); {plain.name}({names}, {middle}, {plain.extent});")
+            calls.append(
+                f'if (memcmp({output}, {prefix}expected, sizeof {output})) puts("{kernel.task_hint} {pattern}");'
+            )
+    return "\n".join([*lines, "int main(void) {", *calls, 'puts("done"); return 0; }', ""])
+
+
+@pytest.mark.slow
+@pytest.mark.qemu
+@pytest.mark.parametrize("board", BOARDS)
+def test_arm_code_gives_the_twins_bits(
+    board: str, awkward_kernels: list[Kernel], targets: dict[str, tuple[str, Target]], tmp_path: Path
+) -> None:
+    isa, target = targets[board]
+    lowered = [lower(kernel, isa, target, f"kernel{i}") for i, kernel in enumerate(awkward_kernels)]
+    with tvm.transform.PassContext(opt_level=3):
+        (tmp_path / "kernels.o").write_bytes(object_bytes(lowered, target))
+    (tmp_path / "main.c").write_text(program(awkward_kernels, lowered))
+    zig_flags, emulator = BOARDS[board]
+    compiler = [sys.executable, "-m", "ziglang", "cc", *zig_flags, "-static", "-o", "main", "main.c", "kernels.o"]
+    subprocess.run(compiler, cwd=tmp_path, check=True)
+    result = subprocess.run([*emulator, "./main"], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
