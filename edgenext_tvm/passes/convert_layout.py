@@ -33,6 +33,7 @@ from edgenext_tvm.passes.rewrite import (
     op_name,
     remove_dead_code,
     shape_of,
+    split_sections,
     with_layer,
     without_main,
 )
@@ -229,8 +230,7 @@ class _LayoutConverter:
             return self.emit(self.substitute(value))
         axes = source.axes
         if op_name(value) == "split":
-            sections = value.attrs.indices_or_sections
-            sections = int(sections) if isinstance(sections, int) else [int(i) for i in sections]
+            sections = split_sections(value)
             return _Permuted(self.emit(relax.op.split(source.base, sections, axes[int(value.attrs.axis) % 4])), axes)
         if op_name(value) == "mean":
             reduced = [axes[int(a) % 4] for a in value.attrs.axis]

@@ -23,7 +23,7 @@ import tvm
 from tvm import relax
 from tvm.ir import GenericConst as Constant
 
-from edgenext_tvm.passes.rewrite import Rewriter, bindings_of, layer_of, op_name, remove_dead_code, with_layer
+from edgenext_tvm.passes.rewrite import Rewriter, bindings_of, layer_of, op_name, remove_dead_code, shape_of, with_layer
 
 
 def fuse_islands(mod: tvm.IRModule) -> tvm.IRModule:
@@ -68,17 +68,26 @@ class _IslandFuser(Rewriter):
 
     def rewrite(self, value: relax.Expr, var: relax.Var) -> relax.Expr | None:
         if isinstance(value, relax.TupleGetItem) and op_name(self.lookup(value.tuple_value)) == "split":
-            return self.island(self.emit(value)) if str(var.ty.dtype) != "float32" else None
+            part = self.emit(self.slice_of_split(value))
+            return part if str(var.ty.dtype) == "float32" else self.island(part)
         if not isinstance(value, relax.Call) or op_name(value) in ("reshape", "call_tir", "call_tir_inplace"):
             return None
         if isinstance(var.ty, relax.TensorType) and str(var.ty.dtype) != "float32":
             return self.island(self.emit(value))
         return None
 
+    def slice_of_split(self, part: relax.TupleGetItem) -> relax.Call:
+        """Return the one part alone: an island has one result, and its other parts would be computed for nothing."""
+        split = self.lookup(part.tuple_value)
+        axis = int(split.attrs.axis) % len(shape_of(split.args[0]))
+        widths = [int(field.shape.values[axis]) for field in part.tuple_value.ty.fields]
+        begin = sum(widths[: part.index])
+        return relax.op.strided_slice(split.args[0], [axis], [begin], [begin + widths[part.index]])
+
     def finish(self, result: relax.Expr) -> relax.Expr:
         """A float result that no kernel wrote is an island of its own."""
         bound = self.lookup(result)
-        if isinstance(bound, relax.Call) and op_name(bound) not in ("call_tir", "call_tir_inplace", "reshape"):
+        if op_name(bound) not in ("", "call_tir", "call_tir_inplace", "reshape"):
             return self.emit(self.island(result))
         return result
 

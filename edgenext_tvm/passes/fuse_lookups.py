@@ -68,7 +68,7 @@ class _LookupFuser(Rewriter):
             producer = self.lookup(producer).args[0]
         call = self.lookup(producer)
         kernel = self.kernel_of_call(call)
-        if self.reader_count(producer) != 1:
+        if kernel is None or self.reader_count(producer) != 1:
             return None
         if isinstance(kernel, Conv2d | Dense | Depthwise) and kernel.epilogue == "none":
             operands, kernel = [*call.args[1].fields, table], replace(kernel, epilogue="lut")

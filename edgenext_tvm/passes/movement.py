@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from edgenext_tvm.passes.rewrite import Rewriter, op_name, shape_of
+from edgenext_tvm.passes.rewrite import Rewriter, op_name, shape_of, split_sections
 
 
 def element_indices(rewriter: Rewriter, expr: relax.Expr) -> tuple[relax.Expr, np.ndarray]:
@@ -32,9 +32,7 @@ def element_indices(rewriter: Rewriter, expr: relax.Expr) -> tuple[relax.Expr, n
         return source, indices[_slices(bound, indices.ndim)]
     if isinstance(bound, relax.TupleGetItem) and op_name(split := rewriter.lookup(bound.tuple_value)) == "split":
         source, indices = element_indices(rewriter, split.args[0])
-        sections = split.attrs.indices_or_sections
-        parts = int(sections) if isinstance(sections, int) else [int(i) for i in sections]
-        return source, np.split(indices, parts, axis=int(split.attrs.axis))[bound.index]
+        return source, np.split(indices, split_sections(split), axis=int(split.attrs.axis))[bound.index]
     return expr, np.arange(int(np.prod(shape_of(expr))), dtype=np.int64).reshape(shape_of(expr))
 
 

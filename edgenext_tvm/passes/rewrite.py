@@ -33,6 +33,12 @@ def op_name(expr: relax.Expr) -> str:
     return ""
 
 
+def split_sections(split: relax.Call) -> int | list[int]:
+    """Return a split's number of equal parts, or the positions at which it splits."""
+    sections = split.attrs.indices_or_sections
+    return int(sections) if isinstance(sections, int | tvm.tirx.IntImm) else [int(i) for i in sections]
+
+
 def layer_of(expr: relax.Expr) -> str:
     """Return the PyTorch module path in an expression's span, or ''."""
     span = getattr(expr, "span", None)
@@ -196,7 +202,16 @@ def without_main(mod: tvm.IRModule) -> tvm.IRModule:
 def remove_dead_code(mod: tvm.IRModule) -> tvm.IRModule:
     """Return the module without bindings that nobody reads, functions that nobody calls and copies of variables."""
     mod = relax.transform.DeadCodeElimination(["main"])(mod)
-    return relax.transform.CanonicalizeBindings()(mod)
+    mod = relax.transform.CanonicalizeBindings()(mod)
+    called = {gv.name_hint for _, value in bindings_of(mod) for gv in _callees(value)} | {"main"}
+    return tvm.IRModule({gv: func for gv, func in mod.functions.items() if gv.name_hint in called})
+
+
+def _callees(value: relax.Expr) -> list[tvm.ir.GlobalVar]:
+    """DeadCodeElimination keeps every function that has a global symbol, as kernels have."""
+    if not isinstance(value, relax.Call):
+        return []
+    return [expr for expr in (value.op, *value.args[:1]) if isinstance(expr, tvm.ir.GlobalVar)]
 
 
 def _readers_of(mod: tvm.IRModule) -> defaultdict[relax.Var, list[relax.Var]]:

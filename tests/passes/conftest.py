@@ -19,7 +19,7 @@ from tvm import relax
 from tvm.ir import GenericConst as Constant
 
 from edgenext_tvm.kernels.base import kernel_of
-from edgenext_tvm.passes.rewrite import bindings_of, op_name, remove_dead_code, shape_of
+from edgenext_tvm.passes.rewrite import bindings_of, op_name, remove_dead_code, shape_of, split_sections
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -147,9 +147,7 @@ class _Interpreter:
         if name in ("call_tir", "call_tir_inplace"):
             return self.call(value, var)
         if name == "split":
-            sections = value.attrs.indices_or_sections
-            parts = int(sections) if isinstance(sections, int) else [int(i) for i in sections]
-            return np.split(self.array(value.args[0]), parts, int(value.attrs.axis))
+            return np.split(self.array(value.args[0]), split_sections(value), int(value.attrs.axis))
         if name == "concat":
             return np.concatenate([self.array(field) for field in value.args[0].fields], int(value.attrs.axis))
         if name == "strided_slice":
@@ -173,7 +171,9 @@ class _Interpreter:
         if kernel := kernel_of(func):
             return kernel.reference(*arrays)
         out = tvm.runtime.empty(shape_of(var), str(var.ty.dtype))
-        tvm.compile(func, "llvm")(*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays), out)
+        tvm.compile(func.with_attr("global_symbol", "island"), "llvm")["island"](
+            *(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays), out
+        )
         return out.numpy()
 
 

@@ -96,3 +96,53 @@ def test_a_program_without_images_is_unchanged() -> None:
             return z
 
     tvm.ir.assert_structural_equal(convert_layout(Before), Before)
+
+
+def test_a_split_into_equal_parts_follows_the_layout() -> None:
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((1, 6, 4, 4), "float32")):
+            with R.dataflow():
+                parts = R.split(x, indices_or_sections=2, axis=1)
+                first = parts[0]
+                moved = R.permute_dims(first, axes=[0, 2, 3, 1])
+                R.output(moved)
+            return moved
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def main(x: R.Tensor((1, 4, 4, 6), "float32")):
+            with R.dataflow():
+                parts = R.split(x, indices_or_sections=2, axis=3)
+                first = parts[0]
+                R.output(first)
+            return first
+
+    tvm.ir.assert_structural_equal(convert_layout(Before), Expected)
+
+
+def test_pooling_follows_the_layout() -> None:
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((1, 6, 4, 4), "float32")):
+            with R.dataflow():
+                a = R.nn.max_pool2d(x, pool_size=[2, 2], strides=[2, 2])
+                b = R.nn.adaptive_avg_pool2d(a, output_size=[1, 1])
+                c = R.permute_dims(b, axes=[0, 2, 3, 1])
+                R.output(c)
+            return c
+
+    @I.ir_module
+    class Expected:
+        @R.function
+        def main(x: R.Tensor((1, 4, 4, 6), "float32")):
+            with R.dataflow():
+                a = R.nn.max_pool2d(x, pool_size=[2, 2], strides=[2, 2], layout="NHWC")
+                c = R.mean(a, axis=[1, 2], keepdims=True)
+                R.output(c)
+            return c
+
+    tvm.ir.assert_structural_equal(convert_layout(Before), Expected)
