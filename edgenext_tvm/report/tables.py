@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from edgenext_tvm.verify.verify import VerifyReport
 
 
-def _table(*headings: str, title: str | None = None) -> Table:
+def _table(*headings: str, title: str | None = None, wrap: bool = False) -> Table:
     """First column to the left, the others to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     for index, heading in enumerate(headings):
         first = index == 0
-        table.add_column(heading, justify="left" if first else "right", overflow="fold", no_wrap=first)
+        table.add_column(heading, justify="left" if first else "right", overflow="fold", no_wrap=first and not wrap)
     return table
 
 
@@ -139,11 +139,11 @@ def verified(report: VerifyReport) -> Table:
 
 def classified(results: Sequence[dict[str, Any]]) -> Table:
     """The best classes of each image."""
-    table = _table("image", "class", "logit", "probability")
+    table = _table("image", "class", "logit", "probability", wrap=True)
     for result in results:
         for rank, best in enumerate(result["top"]):
             table.add_row(
-                result["file"] if rank == 0 else "",
+                Path(result["file"]).name if rank == 0 else "",
                 best.get("name", str(best["class"])),
                 f"{best['logit']:.3f}",
                 f"{best['probability']:.1%}",
@@ -154,7 +154,7 @@ def classified(results: Sequence[dict[str, Any]]) -> Table:
 
 def timed(build_dir: str, timing: Timing) -> Table:
     """Median and least time of one inference."""
-    table = _table("build", "median ms", "least ms", "threads", "inferences")
+    table = _table("build", "median ms", "least ms", "threads", "inferences", wrap=True)
     table.add_row(build_dir, f"{timing.median_ms:.3f}", f"{timing.min_ms:.3f}", str(timing.threads), str(timing.repeat))
     return table
 

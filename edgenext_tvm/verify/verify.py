@@ -14,7 +14,7 @@ from edgenext_tvm.board import load_board
 from edgenext_tvm.codegen.build import build_library
 from edgenext_tvm.codegen.meta import ModelMeta, input_table_float
 from edgenext_tvm.errors import UserError
-from edgenext_tvm.quantize.images import open_images
+from edgenext_tvm.quantize.images import ImageSet, open_images
 from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.verify.build_folder import BOARD_FILE, LOWERED_FILE, BuildFolder, open_build
 from edgenext_tvm.verify.compare import accuracy, compare_logits, same_bits
@@ -87,6 +87,7 @@ def verify(
     build = open_build(build_dir)
     device = runner if isinstance(runner, Runner) else choose_runner(build.board, runner)
     source = open_images(images or DEFAULT_IMAGES, limit=limit)
+    known = _labels(source, build.manifest.num_classes)
     notes: list[str] = []
     if images is None:
         notes.append(f"{DEFAULT_IMAGES} are made-up images: the measures say little about accuracy")
@@ -118,13 +119,6 @@ def verify(
     count = min(reference_images, len(inputs))
     to_reference = _same_as_reference(lowered, inputs[:count], logits[:count], quantization, notes)
     to_host = _same_as_host(build, device, given, logits, lowered, notes, say)
-    labels = [source.label(index) for index in range(len(source))]
-    known = None if None in labels else np.asarray(labels)
-    if known is not None and known.max(initial=0) >= logits.shape[1]:
-        raise UserError(
-            f"{source.name} has labels up to {known.max()}, but the model has {logits.shape[1]} classes; "
-            "give images of the classes that the model was trained on"
-        )
     return VerifyReport(
         build_dir=str(build.path),
         board=build.board.name,
@@ -142,6 +136,19 @@ def verify(
         reference_images=count if to_reference is not None else 0,
         notes=tuple(notes),
     )
+
+
+def _labels(source: ImageSet, num_classes: int) -> np.ndarray | None:
+    labels = [source.label(index) for index in range(len(source))]
+    if None in labels:
+        return None
+    known = np.asarray(labels)
+    if known.max() >= num_classes:
+        raise UserError(
+            f"{source.name} has labels up to {known.max()}, but the model has {num_classes} classes; "
+            "give images of the classes that the model was trained on"
+        )
+    return known
 
 
 def _same_as_reference(
