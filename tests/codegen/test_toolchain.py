@@ -166,16 +166,12 @@ def test_a_failed_compile_shows_the_command_and_the_first_error(tmp_path: Path) 
 
 def test_a_compiler_that_is_not_installed_names_package_and_way_out(tmp_path: Path) -> None:
     board = board_with(tmp_path, "host", 'cc = "cc"', 'cc = "riscv64-linux-gnu-gcc-99"')
-    with pytest.raises(
-        UserError, match=r"'riscv64-linux-gnu-gcc-99' of board 'variant' not found.*kind = \"zig\""
-    ):
+    with pytest.raises(UserError, match=r"'riscv64-linux-gnu-gcc-99' of board 'variant' not found.*kind = \"zig\""):
         Toolchain.for_board(board)
 
 
 def test_a_missing_gnu_compiler_names_its_debian_package(tmp_path: Path) -> None:
-    board = board_with(
-        tmp_path, "rpi2", load_toolchain_section("rpi2"), 'kind = "gnu"\ncc = "mips-linux-gnu-gcc"\n'
-    )
+    board = board_with(tmp_path, "rpi2", load_toolchain_section("rpi2"), 'kind = "gnu"\ncc = "mips-linux-gnu-gcc"\n')
     if shutil.which("mips-linux-gnu-gcc"):
         pytest.skip("this machine has the compiler that the test needs to be absent")
     with pytest.raises(UserError, match=r"Debian: gcc-mips-linux-gnu\)"):
