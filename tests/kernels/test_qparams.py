@@ -1,99 +1,162 @@
+"""Kernel arguments: exact values, and the bounds that the kernels' fixed-point steps rely on."""
+
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.kernels import qparams
+from edgenext_tvm.kernels.requantize import FIXED_LIMIT
+
+SCALES = st.floats(1e-4, 10.0)
+ZERO_POINTS = st.integers(-128, 127)
+RNG = np.random.default_rng(0)
 
 
-def test_weights_fill_their_range_per_output_channel() -> None:
-    weight = np.array([[0.15, -4.0], [-0.2, 1.0]])
-    w, bias, mult = qparams.dense_params(weight, None, 0.5, 0, 2.0)
-    assert w.tolist() == [[95, -127], [-127, 32]]
-    assert bias.tolist() == [0, 0]
-    np.testing.assert_allclose(mult, [0.2 / 127 / 4, 4.0 / 127 / 4], rtol=1e-6)
+def test_the_input_zero_point_is_folded_into_the_bias() -> None:
+    w = RNG.integers(-127, 128, (6, 4)).astype(np.int8)
+    scales = RNG.uniform(0.001, 0.01, 4)
+    bias = RNG.normal(0, 1, 4)
+    params = qparams.dense_params(w, bias, 0.02, -17, 0.1, scales=scales)
+    np.testing.assert_array_equal(params.w, w)
+    x = RNG.integers(-128, 128, 6)
+    real = (0.02 * (x + 17)) @ (w * scales) + bias
+    acc = x @ w.astype(int) + params.bias
+    # Off by the rounding of the bias alone: half a step of the accumulator.
+    np.testing.assert_allclose(acc * 0.02 * scales, real, atol=0.02 * scales.max() / 2)
+    np.testing.assert_allclose(params.mult, 0.02 * scales / 0.1, rtol=1e-7)
 
 
-def test_input_zero_point_is_folded_into_the_bias() -> None:
-    weight = np.array([[3], [-2]], np.int8)
-    _, bias, _ = qparams.dense_params(weight, np.array([1.0]), 0.1, 5, 1.0, np.array([0.5]))
-    assert bias.tolist() == [20 - 5 * (3 - 2)]
+def test_a_float_weight_is_quantized_per_output_channel() -> None:
+    weight = RNG.normal(0, 0.1, (3, 3, 2, 5))
+    params = qparams.dense_params(weight, None, 0.02, 0, 0.1)
+    scales = np.abs(weight).reshape(-1, 5).max(0) / 127
+    assert np.abs(params.w).reshape(-1, 5).max(0).tolist() == [127] * 5
+    np.testing.assert_allclose(params.w * scales, weight, atol=scales.max() / 2)
+    assert params.bias.tolist() == [0] * 5
 
 
-def test_given_int8_weights_are_kept() -> None:
-    weight = np.arange(-127, 129, 2).astype(np.int8).reshape(2, 64)
-    w, _, mult = qparams.dense_params(weight, np.ones(64), 0.1, 3, 0.2, np.full(64, 0.25))
-    np.testing.assert_array_equal(w, weight)
-    np.testing.assert_allclose(mult, 0.125)
+def test_a_channel_of_zeros_has_scale_one() -> None:
+    assert qparams.weight_scales(np.zeros((4, 2))).tolist() == [1.0, 1.0]
 
 
-def test_bias_of_a_dead_channel_fits_by_widening_the_scale() -> None:
-    weight = np.array([[1e-12, 0.0]])
-    w, bias, mult = qparams.dense_params(weight, np.array([3.0, -2.0]), 0.1, 4, 0.5)
-    assert w.tolist() == [[0, 0]]
-    np.testing.assert_allclose(bias * mult.astype(np.float64), [6.0, -4.0], rtol=1e-6)
+def test_a_bias_too_large_for_int32_widens_its_channels_scale() -> None:
+    w = np.full((2, 2), 100, np.int8)
+    params = qparams.dense_params(w, np.array([0.0, 1e4]), 1e-4, 0, 1.0, scales=np.full(2, 1e-4))
+    assert params.w[:, 0].tolist() == [100, 100]
+    assert params.bias[1] <= qparams.BIAS_LIMIT
+    assert params.bias[1] * float(params.mult[1]) == pytest.approx(1e4, rel=1e-6)
 
 
-def test_sums_beyond_int32_are_refused() -> None:
-    with pytest.raises(UserError, match="200000 products per output do not fit an int32 sum; use fewer input"):
-        qparams.dense_params(np.ones((200_000, 1)), None, 0.1, 0, 1.0)
+def test_a_sum_that_could_leave_int32_is_refused() -> None:
+    with pytest.raises(UserError, match="do not fit an int32 sum; use fewer input channels"):
+        qparams.dense_params(np.full((140_000, 1), 127, np.int8), None, 0.02, 0, 0.1, scales=np.ones(1))
 
 
-@pytest.mark.parametrize("ratio", [1e-4, 0.3, 1.0, 7.0, 900.0])
-def test_residual_fraction_bits_are_as_many_as_are_safe(ratio: float) -> None:
-    params = qparams.residual_params(np.array([0.01]), 0.5, 0.5 * ratio, -3)
-    f = -int(np.log2(params.rs[0]))
-    assert 255 * params.m_r < 2**22
-    # A saturated sum must stay outside the output's range whatever the residual.
-    assert 2**21 / 2**f > 255 + 255 * ratio
-    assert f == 24 or 2**21 / 2 ** (f + 1) <= 256 + 256 * ratio or 256 * ratio * 2 ** (f + 1) >= 2**22
-    np.testing.assert_allclose(params.mult, 0.01 * 2**f, rtol=1e-6)
-    assert params.rp.tolist() == [-3, params.m_r]
+@given(mult=st.floats(1e-6, 1.0), s_out=SCALES, ratio=st.floats(1e-3, 200.0), zp=ZERO_POINTS)
+def test_a_residual_stays_in_bounds(mult: float, s_out: float, ratio: float, zp: int) -> None:
+    params = qparams.residual_params(np.array([mult]), s_out, ratio * s_out, zp)
+    bits = -math.log2(float(params.rs[0]))
+    assert bits == int(bits) >= 0
+    assert 255 * params.m_r < 1 << 22
+    # Where the layer's part saturates, the sum is outside the output's range whatever the residual is.
+    assert FIXED_LIMIT - 255 * params.m_r >= 255 * 2**bits - 2**bits
+    assert params.m_r == pytest.approx(ratio * 2**bits, abs=0.5)
+    assert params.mult[0] == pytest.approx(mult * 2**bits, rel=1e-6)
+    assert params.rp.tolist() == [zp, params.m_r]
 
 
-@pytest.mark.parametrize(("s_a", "s_b"), [(1e-5, 2e-5), (1.0, 0.5), (60.0, 0.001)])
-def test_add_multipliers_stay_below_two_to_the_22(s_a: float, s_b: float) -> None:
-    ap, rs = qparams.add_params(s_a, -128, s_b, 127, 0.5, 0)
-    assert 255 * ap[1] < 2**22 and 255 * ap[3] < 2**22
-    assert abs(ap[1] * float(rs[0]) - s_a / 0.5) <= float(rs[0]) / 2
+@given(a=SCALES, b=SCALES, out=st.floats(0.01, 1.0), za=ZERO_POINTS, zb=ZERO_POINTS, zo=ZERO_POINTS)
+def test_a_sum_is_exact_to_the_fixed_point_step(a, b, out, za, zb, zo) -> None:
+    ap, rs = qparams.add_params(a, za, b, zb, out, zo)
+    assert ap[[0, 2, 4]].tolist() == [za, zb, zo]
+    assert 255 * int(ap[1]) < 1 << 22
+    assert 255 * int(ap[3]) < 1 << 22
+    assert ap[1] * float(rs[0]) == pytest.approx(a / out, abs=float(rs[0]) / 2)
+    assert ap[3] * float(rs[0]) == pytest.approx(b / out, abs=float(rs[0]) / 2)
 
 
-def test_affine_layer_norm_never_leaves_int32() -> None:
-    rng = np.random.default_rng(0)
-    for c, s_out in ((1, 1e-3), (24, 0.02), (2048, 5.0)):
-        gamma, beta = rng.normal(0, 30, c), rng.normal(0, 100, c)
-        _, g, b, rs = qparams.layer_norm_params(1e-6, 0.03, s_out, c, gamma, beta)
-        largest = (np.sqrt(c) * 2**10 + 1) * np.abs(g.astype(np.float64)) + np.abs(b.astype(np.float64))
-        assert largest.max() < 2**31
-        np.testing.assert_allclose(b * float(rs[0]) * s_out, beta, atol=float(rs[0]) * s_out)
+@pytest.mark.parametrize("call", [lambda: qparams.residual_params(np.ones(1), 1e-9, 100.0, 0),
+                                  lambda: qparams.add_params(100.0, 0, 1.0, 0, 1e-9, 0)])
+def test_a_ratio_beyond_fixed_point_is_refused(call) -> None:
+    with pytest.raises(UserError, match="too large for fixed point; recalibrate"):
+        call()
 
 
-def test_table_rounds_in_float64_and_saturates() -> None:
-    table = qparams.lut_params(lambda x: x * 2.5, 0.1, 0, 0.1, 1)
-    assert table[128 + 1] == 3 and table[128 + 3] == 9 and table[128 - 1] == -1
-    assert table[0] == -128 and table[255] == 127
-    assert qparams.lut_params(lambda x: np.where(x > 0, np.inf, 0), 0.1, 0, 0.1, 0)[255] == 127
+def test_layer_norm_without_affine_part() -> None:
+    params = qparams.layer_norm_params(1e-6, 0.02, 0.03, 48)
+    np.testing.assert_allclose(params.ln, [16 * 48 * 1e-6 / 0.02**2, 4 / (math.sqrt(48) * 0.03)], rtol=1e-6)
+    assert params[1:] == (None, None, None)
 
 
-def test_exponential_table_halves_over_its_length() -> None:
+@given(c=st.integers(2, 2000), size=st.floats(0.01, 50.0), offset=st.floats(0.0, 50.0), s_out=st.floats(0.005, 1.0))
+def test_layer_norms_affine_part_fits_int32(c: int, size: float, offset: float, s_out: float) -> None:
+    gamma, beta = np.full(c, size), np.full(c, -offset)
+    params = qparams.layer_norm_params(1e-6, 0.02, s_out, c, gamma, beta)
+    # |x - mean| / sigma is at most sqrt(C - 1) (Samuelson's inequality), in 10 fractional bits.
+    largest = math.sqrt(c - 1) * 1024 + 1
+    assert largest * abs(int(params.g[0])) + abs(int(params.b[0])) < 2**31
+    step = float(params.rs[0]) * 1024
+    assert params.g[0] * step == pytest.approx(size / s_out, abs=step)
+    assert params.b[0] * float(params.rs[0]) == pytest.approx(-offset / s_out, abs=float(params.rs[0]))
+
+
+def test_a_table_holds_every_level() -> None:
+    table = qparams.lut_params(lambda x: x, 0.5, 3, 0.5, 3)
+    assert table.tolist() == list(range(-128, 128))
+    table = qparams.lut_params(lambda x: np.maximum(x, 0), 0.5, 0, 0.25, -128)
+    assert table[128 + 10] == -128 + 20
+    assert table[0] == -128
+    assert table[255] == 126
+
+
+def test_infinite_values_saturate_and_undefined_ones_are_refused() -> None:
+    with np.errstate(divide="ignore"):
+        table = qparams.lut_params(lambda x: 1 / x, 0.5, 0, 0.5, 0)
+    assert table[128] == 127
+    with pytest.raises(UserError, match="not a number at -1"), np.errstate(invalid="ignore"):
+        qparams.lut_params(lambda x: np.where(x == -1, np.nan, x), 1.0, 0, 1.0, 0)
+
+
+def test_attention_parameters() -> None:
     tau, table = qparams.xca_params(np.array([[[1.0]], [[2.0]]]))
-    assert tau.tolist() == pytest.approx([369.3299, 738.6598])
-    assert table[0] == 127 << 16 and len(table) == 256
-    assert table[255] == pytest.approx(127 * 2**16 * 2 ** (-255 / 256), abs=0.5)
+    np.testing.assert_allclose(tau, [256 * math.log2(math.e), 512 * math.log2(math.e)], rtol=1e-7)
+    assert table[0] == 127 << 16
+    assert table[128] == round(127 * 65536 / math.sqrt(2))
+    assert (np.diff(table) < 0).all()
+    assert table[255] > 127 << 15
+    assert qparams.xca_apply_params(0.05, 0.04) == np.float32(1.25)
 
 
+def test_pool_parameters() -> None:
+    assert qparams.pool_params(0.5, 0.25, 4, 8) == np.float32(2 / 32)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
 @pytest.mark.parametrize(
-    ("call", "message"),
+    "call",
     [
-        (lambda: qparams.pool_params(0.0, 1.0, 2, 2), "s_in is 0.0, a scale must be finite and greater than 0"),
-        (lambda: qparams.add_params(1, 0, 1, 0, float("nan"), 0), "s_out is nan, a scale must be finite"),
-        (lambda: qparams.add_params(1, 200, 1, 0, 1, 0), r"zp_a is 200, an int8 zero point lies in \[-128, 127\]"),
-        (lambda: qparams.residual_params(np.ones(1), 1e-9, 1.0, 0), "residual: the ratio of scales is too large"),
-        (lambda: qparams.lut_params(np.log, 1.0, 0, 1.0, 0), "the function is not a number at -128"),
+        lambda s: qparams.dense_params(np.ones((2, 2), np.int8), None, s, 0, 1.0, scales=np.ones(2)),
+        lambda s: qparams.dense_params(np.ones((2, 2), np.int8), None, 1.0, 0, s, scales=np.ones(2)),
+        lambda s: qparams.residual_params(np.ones(2), 1.0, s, 0),
+        lambda s: qparams.add_params(1.0, 0, s, 0, 1.0, 0),
+        lambda s: qparams.layer_norm_params(1e-6, s, 1.0, 8),
+        lambda s: qparams.lut_params(np.abs, 1.0, 0, s, 0),
+        lambda s: qparams.xca_apply_params(1.0, s),
+        lambda s: qparams.pool_params(s, 1.0, 2, 2),
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_impossible_parameters_are_refused(call, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        call()
+def test_scales_must_be_positive_numbers(call, scale: float) -> None:
+    with pytest.raises(UserError, match="a scale must be finite and greater than 0; recalibrate that tensor"):
+        call(scale)
+
+
+@pytest.mark.parametrize("zero_point", [-129, 128])
+def test_zero_points_are_int8(zero_point: int) -> None:
+    with pytest.raises(UserError, match=rf"zp_b is {zero_point}, an int8 zero point lies in \[-128, 127\]"):
+        qparams.add_params(1.0, 0, 1.0, zero_point, 1.0, 0)
