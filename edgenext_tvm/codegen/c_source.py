@@ -54,6 +54,19 @@ def float_literal(value: float, dtype: str) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
+_MATH_FUNCTIONS = {
+    f"tirx.{name}": c_name
+    for name, c_name in {
+        "fabs": "fabs",
+        "erf": "erf",
+        "round": "nearbyint",
+        "nearbyint": "nearbyint",
+        "trunc": "trunc",
+    }.items()
+}
+"""TVM's round is half to even, as nearbyint in the default rounding mode."""
+
+
 def _bit_cast_types(call: tvm.ir.Call) -> tuple[str, str] | None:
     """(argument, result) dtypes of a bit cast; None for any other call."""
     if getattr(call.op, "name", "") != "tirx.reinterpret":
@@ -94,6 +107,15 @@ def _exact_bit_casts(call: tvm.ir.Call) -> tirx.Expr:
     return call.args[0] if pair[0] == pair[1] else tirx.call_pure_extern(pair[1], _BIT_CASTS[pair], call.args[0])
 
 
+def _math_functions(call: tvm.ir.Call) -> tirx.Expr:
+    """A call of <math.h> for the operators that TVM's C printer does not know."""
+    name = _MATH_FUNCTIONS.get(getattr(call.op, "name", ""))
+    if name is None or str(call.ty.dtype) not in _FLOAT_CODES:
+        return _exact_bit_casts(call)
+    dtype = str(call.ty.dtype)
+    return tirx.call_pure_extern(dtype, name + ("f" if dtype == "float32" else ""), *call.args)
+
+
 def _print_literal(match: re.Match[str]) -> str:
     width, bits = match.groups()
     (value,) = struct.unpack("<f" if width == "32" else "<d", bytes.fromhex(bits)[::-1])
@@ -113,7 +135,7 @@ def prototype(kernel: PlainKernel) -> str:
 
 def _definition(kernel: PlainKernel) -> str:
     _check_printable(kernel)
-    func = structural_map(kernel.func, [(tirx.FloatImm, _exact_floats), (tvm.ir.Call, _exact_bit_casts)])
+    func = structural_map(kernel.func, [(tirx.FloatImm, _exact_floats), (tvm.ir.Call, _math_functions)])
     with tvm.transform.PassContext(opt_level=3):
         lib = tvm.get_global_func("target.build.c")(tvm.IRModule({kernel.name: func}), C_TARGET)
     text = lib.inspect_source()

@@ -140,6 +140,12 @@ def _bound_by_range(stmt: Stmt, begin: tirx.Var, end: tirx.Var) -> Stmt:
     return visit(stmt)
 
 
+def _free_name(name: str, taken: Sequence[str]) -> str:
+    """`name`, numbered if another parameter has it already (outputs of one operator share their name)."""
+    candidates = [name, *(f"{name}_{number}" for number in range(1, len(taken) + 1))]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
 def _to_plain_function(
     func: tirx.PrimFunc, name: str, merged: Mapping[int, int], written: Sequence[int], num_original: int
 ) -> tuple[tirx.PrimFunc, list[Pointer], list[int]]:
@@ -151,8 +157,9 @@ def _to_plain_function(
             continue
         dtype = str(param.dtype)
         pointer_type = tvm.ir.PointerType(tvm.ir.PrimType(dtype), "global")
-        variables[index] = tirx.Var(param.name, pointer_type)
-        pointers.append(Pointer(param.name, dtype, index not in written and index < num_original))
+        free = _free_name(param.name, [pointer.name for pointer in pointers])
+        variables[index] = tirx.Var(free, pointer_type)
+        pointers.append(Pointer(free, dtype, index not in written and index < num_original))
         arguments.append(index)
     begin, end = tirx.Var("begin", "int32"), tirx.Var("end", "int32")
     top = _top_parallel_loop(func.body)
