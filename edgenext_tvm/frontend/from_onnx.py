@@ -30,7 +30,7 @@ def import_onnx(path: str | Path) -> tvm.IRModule:
     try:
         importer = _NamingImporter({}, "float32")
         mod = importer.from_onnx(model.graph, _opset(model))
-    except (ValueError, NotImplementedError, AssertionError, tvm.error.TVMError) as error:
+    except (ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path}: TVM cannot import this ONNX model: {first}. Export it again with static shapes and standard "
@@ -38,7 +38,7 @@ def import_onnx(path: str | Path) -> tvm.IRModule:
         ) from error
     mod = name_layers(mod, importer.layer_of_var)
     mod = relax.transform.DecomposeOpsForInference("main")(mod)
-    return tvm.IRModule({"main": _without_input_attributes(mod["main"])})
+    return tvm.IRModule({**mod.functions, mod.get_global_var("main"): _without_input_attributes(mod["main"])})
 
 
 class _NamingImporter(ONNXGraphImporter):
@@ -49,13 +49,24 @@ class _NamingImporter(ONNXGraphImporter):
         self.layer_of_var: dict[relax.Var, str] = {}
 
     def _convert_operator(self, op_name: str, inputs: list[relax.Expr], attrs: dict, opset: int) -> relax.Expr:
-        result = super()._convert_operator(op_name, inputs, attrs, opset)
+        result = _clip(inputs) if op_name == "Clip" else None
+        if result is None:
+            result = super()._convert_operator(op_name, inputs, attrs, opset)
         name = attrs["tvm_custom"]["name"]
         if name and isinstance(result, relax.Call) and isinstance(result.ty, relax.TensorType):
             # Bound now and not at its first reader, so that the binding can be told apart from the reader's.
             result = self.bb.emit(result)
             self.layer_of_var[result] = name
         return result
+
+
+def _clip(inputs: list[relax.Expr]) -> relax.Call | None:
+    """Return a clip between constants as one operator, where TVM's importer would guard against NaN bounds."""
+    x, *bounds = inputs
+    if not bounds or any(b is not None and not isinstance(b, tvm.ir.GenericConst) for b in bounds):
+        return None
+    low, high = ([None if b is None else float(b.value.numpy().reshape(())) for b in bounds] + [None])[:2]
+    return relax.op.clip(x, float("-inf") if low is None else low, float("inf") if high is None else high)
 
 
 def _opset(model: onnx.ModelProto) -> int:

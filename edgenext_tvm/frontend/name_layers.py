@@ -24,7 +24,8 @@ def name_layers(mod: tvm.IRModule, layer_of_var: dict[relax.Var, str]) -> tvm.IR
                 pending = []
         blocks.append(type(block)(bindings + pending))
     body = relax.SeqExpr(blocks, main.body.body)
-    return tvm.IRModule({"main": relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)})
+    named = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    return tvm.IRModule({**mod.functions, mod.get_global_var("main"): named})
 
 
 def _with_span(binding: relax.VarBinding, layer: str) -> relax.VarBinding:

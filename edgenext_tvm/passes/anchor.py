@@ -70,12 +70,21 @@ def _match_product(rewriter: Rewriter, expr: relax.Expr) -> Anchor | None:
 
 def _match_matmul(rewriter: Rewriter, call: relax.Call, shape: tuple[int, ...]) -> Anchor | None:
     source, weight = dequantized(rewriter, call.args[0]), weight_of(rewriter, call.args[1])
-    if source is None or weight is None or prod(weight.data.shape[:-2]) != 1 or not _per_output_channel(weight):
+    weight = None if weight is None else _without_batch(weight)
+    if source is None or weight is None or not _per_output_channel(weight):
         return None
-    ci, co = weight.data.shape[-2:]
-    weight = Weight(weight.data.reshape(ci, co), weight.scale.reshape(ci, co))
+    ci, co = weight.data.shape
     kernel = Dense(t=prod(shape) // co, ci=ci, co=co)
     return Anchor(kernel, source, weight, np.zeros(co, np.float32), shape, layer_of(call))
+
+
+def _without_batch(weight: Weight) -> Weight | None:
+    """Return the one matrix [CI, CO] of a batch of equal ones; torch writes some linear layers as such products."""
+    matrices = weight.data.reshape(-1, *weight.data.shape[-2:])
+    scales = weight.scale.reshape(matrices.shape)
+    if (matrices != matrices[0]).any() or (scales != scales[0]).any():
+        return None
+    return Weight(matrices[0], scales[0])
 
 
 def _match_conv2d(rewriter: Rewriter, call: relax.Call, shape: tuple[int, ...]) -> Anchor | None:

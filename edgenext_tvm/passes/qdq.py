@@ -104,6 +104,8 @@ def quantized_constant(rewriter: Rewriter, expr: relax.Expr) -> Weight | None:
             axes = [int(a) for a in bound.attrs.axes] if bound.attrs.axes else None
             return Weight(inner.data.transpose(axes), inner.scale.transpose(axes))
         shape = [int(extent) for extent in expr.ty.shape.values]
+        if name == "broadcast_to":
+            return Weight(np.broadcast_to(inner.data, shape), np.broadcast_to(inner.scale, shape))
         if int(np.prod(shape)) != inner.data.size:
             return None
         return Weight(inner.data.reshape(shape), inner.scale.reshape(shape))

@@ -81,8 +81,13 @@ def test_a_sum_is_exact_to_the_fixed_point_step(a, b, out, za, zb, zo) -> None:
     assert ap[3] * float(rs[0]) == pytest.approx(b / out, abs=float(rs[0]) / 2)
 
 
-@pytest.mark.parametrize("call", [lambda: qparams.residual_params(np.ones(1), 1e-9, 100.0, 0),
-                                  lambda: qparams.add_params(100.0, 0, 1.0, 0, 1e-9, 0)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: qparams.residual_params(np.ones(1), 1e-9, 100.0, 0),
+        lambda: qparams.add_params(100.0, 0, 1.0, 0, 1e-9, 0),
+    ],
+)
 def test_a_ratio_beyond_fixed_point_is_refused(call) -> None:
     with pytest.raises(UserError, match="too large for fixed point; recalibrate"):
         call()

@@ -126,6 +126,26 @@ def test_a_residual_may_be_seen_through_reshapes_of_the_layer(network, kinds, le
     assert levels_apart(before, after) <= 1
 
 
+def test_a_weight_repeated_over_a_batch_is_one_dense_kernel(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        weight = g.emit(relax.op.broadcast_to(g.weight((12, 20), 1), [3, 12, 20]))
+        return g.quantize(g.emit(relax.op.matmul(g.dequantize(x, 0.02, 5), weight)), 0.1, 0)
+
+    before = network(body, 3, 4, 12)
+    after = fuse_anchors(before)
+    assert kinds(after) == {"reshape": 2, "dense": 1}
+    assert levels_apart(before, after) <= 1
+
+
+def test_different_weights_of_a_batch_are_left_alone(network) -> None:
+    def body(g, x):
+        weight = g.emit(relax.op.reshape(g.weight((36, 20), 1), [3, 12, 20]))
+        return g.quantize(g.emit(relax.op.matmul(g.dequantize(x, 0.02, 5), weight)), 0.1, 0)
+
+    before = network(body, 3, 4, 12)
+    tvm.ir.assert_structural_equal(fuse_anchors(before), before)
+
+
 def test_the_last_layer_writes_float_logits(network, kinds, run) -> None:
     before = network(lambda g, x: g.linear(g.dequantize(x, 0.02, 5), 12, 10), 1, 12)
     after = fuse_anchors(before)
