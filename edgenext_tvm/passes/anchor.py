@@ -53,10 +53,19 @@ def match_anchor(rewriter: Rewriter, expr: relax.Expr) -> Anchor | None:
         return _match_product(rewriter, expr)
     for product, bias in (bound.args, bound.args[::-1]):
         values = constant_array(rewriter, bias)
-        anchor = None if values is None else _match_product(rewriter, product)
+        anchor = None if values is None else _match_reshaped_product(rewriter, product)
         if anchor is not None and values is not None and values.size == anchor.bias.size:
             return replace(anchor, bias=values.reshape(-1).astype(np.float32), shape=shape_of(expr))
     return None
+
+
+def _match_reshaped_product(rewriter: Rewriter, expr: relax.Expr) -> Anchor | None:
+    """Match a product whose rows are arranged otherwise before the bias is added."""
+    while op_name(rewriter.lookup(expr)) == "reshape" and (
+        shape_of(expr)[-1] == shape_of(rewriter.lookup(expr).args[0])[-1]
+    ):
+        expr = rewriter.lookup(expr).args[0]
+    return _match_product(rewriter, expr)
 
 
 def _match_product(rewriter: Rewriter, expr: relax.Expr) -> Anchor | None:

@@ -28,7 +28,11 @@ from edgenext_tvm.passes.rewrite import Rewriter, bindings_of, layer_of, op_name
 
 def fuse_islands(mod: tvm.IRModule) -> tvm.IRModule:
     """Return the module in which only `R.call_tir` and `R.reshape` are left."""
-    fuser = _IslandFuser(mod)
+    return lower_islands(IslandFuser(mod))
+
+
+def lower_islands(fuser: IslandFuser) -> tvm.IRModule:
+    """Run `fuser` and turn the islands that it made into one PrimFunc each."""
     mod = fuser.run()
     if not fuser.islands:
         return mod
@@ -61,7 +65,9 @@ class _LayerNamer(Rewriter):
         return None
 
 
-class _IslandFuser(Rewriter):
+class IslandFuser(Rewriter):
+    """Cuts main into functions, each of which makes one stored tensor from stored tensors."""
+
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
         self.islands: dict[tvm.ir.GlobalVar, relax.Function] = {}
@@ -124,6 +130,16 @@ class _IslandFuser(Rewriter):
         self.islands[gv] = func
         return relax.Call(gv, inputs)
 
+    def is_written(self, expr: relax.Var) -> bool:
+        """Return whether the variable is main's input or a kernel's result."""
+        bound = self.value.get(expr)
+        is_island = isinstance(bound, relax.Call) and isinstance(bound.op, tvm.ir.GlobalVar)
+        return bound is None or is_island or op_name(bound) in ("call_tir", "call_tir_inplace")
+
+    def is_stored(self, expr: relax.Var) -> bool:
+        """Return whether the variable exists between kernels."""
+        return isinstance(expr.ty, relax.TensorType) and str(expr.ty.dtype) != "float32"
+
     def collect(self, expr: relax.Expr, members: list[relax.Var], inputs: list[relax.Expr], top: bool = False) -> None:
         """Gather the float bindings behind `expr` in order, and the tensors they start from."""
         if isinstance(expr, relax.Tuple):
@@ -136,14 +152,10 @@ class _IslandFuser(Rewriter):
             return
         if not isinstance(expr, relax.Var) or expr in members or expr in inputs:
             return
-        bound = self.value.get(expr)
-        is_kernel = op_name(bound) in ("call_tir", "call_tir_inplace") or (
-            isinstance(bound, relax.Call) and isinstance(bound.op, tvm.ir.GlobalVar)
-        )
-        is_stored = isinstance(expr.ty, relax.TensorType) and str(expr.ty.dtype) != "float32"
-        if bound is None or is_kernel or (is_stored and not top):
+        if self.is_written(expr) or (self.is_stored(expr) and not top):
             inputs.append(expr)
             return
+        bound = self.value[expr]
         for arg in [bound.tuple_value] if isinstance(bound, relax.TupleGetItem) else bound.args:
             self.collect(arg, members, inputs)
         members.append(expr)

@@ -15,12 +15,13 @@ from edgenext_tvm.passes.fold_slices import fold_slices
 from edgenext_tvm.passes.fuse_adds import fuse_adds
 from edgenext_tvm.passes.fuse_anchors import fuse_anchors
 from edgenext_tvm.passes.fuse_cross_covariance_attention import fuse_cross_covariance_attention
+from edgenext_tvm.passes.fuse_float_layers import fuse_float_layers
 from edgenext_tvm.passes.fuse_global_pools import fuse_global_pools
 from edgenext_tvm.passes.fuse_islands import fuse_islands
 from edgenext_tvm.passes.fuse_layer_norms import fuse_layer_norms
 from edgenext_tvm.passes.fuse_lookups import fuse_lookups
 from edgenext_tvm.passes.quantize_before_clamps import quantize_before_clamps
-from edgenext_tvm.passes.rewrite import bindings_of, layer_of, op_name, remove_dead_code
+from edgenext_tvm.passes.rewrite import bindings_of, layer_of, op_name
 from edgenext_tvm.passes.sign_activations import sign_activations
 from edgenext_tvm.passes.simplify_movement import simplify_movement
 from edgenext_tvm.passes.strip_input_quantize import strip_input_quantize
@@ -65,14 +66,8 @@ def lower(mod: tvm.IRModule) -> tvm.IRModule:
 
 
 def lower_float(mod: tvm.IRModule) -> tvm.IRModule:
-    """Return a float32 program as calls of fused float kernels in NHWC."""
-    mod = convert_layout(mod)
-    mod = relax.transform.FoldConstant()(mod)
-    mod = relax.transform.LegalizeOps()(mod)
-    mod = relax.transform.AnnotateTIROpPattern()(mod)
-    mod = relax.transform.FuseOps()(mod)
-    mod = relax.transform.FuseTIR()(mod)
-    return _finished(remove_dead_code(mod))
+    """Return a float32 program as calls of float kernels in NHWC: one per layer, with its bias and activation."""
+    return _finished(fuse_float_layers(relax.transform.FoldConstant()(convert_layout(mod))))
 
 
 def _finished(mod: tvm.IRModule) -> tvm.IRModule:

@@ -129,7 +129,9 @@ def test_a_residual_may_be_seen_through_reshapes_of_the_layer(network, kinds, le
 def test_a_weight_repeated_over_a_batch_is_one_dense_kernel(network, kinds, levels_apart) -> None:
     def body(g, x):
         weight = g.emit(relax.op.broadcast_to(g.weight((12, 20), 1), [3, 12, 20]))
-        return g.quantize(g.emit(relax.op.matmul(g.dequantize(x, 0.02, 5), weight)), 0.1, 0)
+        rows = g.emit(relax.op.matmul(g.dequantize(x, 0.02, 5), weight))
+        rows = g.emit(relax.op.reshape(rows, [1, 3, 4, 20]))
+        return g.quantize(g.emit(relax.op.add(rows, g.constant((20,)))), 0.1, 0)
 
     before = network(body, 3, 4, 12)
     after = fuse_anchors(before)
