@@ -27,6 +27,7 @@ import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import GenericConst as Constant
+from tvm_ffi import structural_equal
 
 from edgenext_tvm.kernels.qparams import xca_apply_params, xca_params
 from edgenext_tvm.kernels.xca_apply import XcaApply
@@ -229,7 +230,7 @@ class _AttentionFuser(Rewriter):
         return False
 
     def same_value(self, a: relax.Expr, b: relax.Expr) -> bool:
-        return a.same_as(b) or tvm.ir.structural_equal(self.lookup(a), self.lookup(b))
+        return a.same_as(b) or structural_equal(self.lookup(a), self.lookup(b))
 
 
 def _scalar(expr: relax.Expr) -> float | None:

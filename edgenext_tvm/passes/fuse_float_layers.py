@@ -61,7 +61,7 @@ class _LayerFuser(IslandFuser):
     def is_written(self, expr: relax.Var) -> bool:
         """A reshape of a written tensor is a view of it."""
         bound = self.value.get(expr)
-        if op_name(bound) == "reshape" and isinstance(bound.args[0], relax.Var):
+        if bound is not None and op_name(bound) == "reshape" and isinstance(bound.args[0], relax.Var):
             return self.is_written(bound.args[0])
         return super().is_written(expr)
 

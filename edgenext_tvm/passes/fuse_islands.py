@@ -22,6 +22,7 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 from tvm.ir import GenericConst as Constant
+from tvm_ffi import structural_equal
 
 from edgenext_tvm.passes.rewrite import Rewriter, bindings_of, layer_of, op_name, remove_dead_code, shape_of, with_layer
 
@@ -41,7 +42,7 @@ def lower_islands(fuser: IslandFuser) -> tvm.IRModule:
         for _, value in bindings_of(mod)
         if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar)
     }
-    return _LayerNamer(remove_dead_code(_lower_islands(mod, fuser.islands)), layers).run()
+    return _CallFinisher(remove_dead_code(_lower_islands(mod, fuser.islands)), layers).run()
 
 
 def _lower_islands(mod: tvm.IRModule, islands: dict[tvm.ir.GlobalVar, relax.Function]) -> tvm.IRModule:
@@ -52,17 +53,30 @@ def _lower_islands(mod: tvm.IRModule, islands: dict[tvm.ir.GlobalVar, relax.Func
     return relax.transform.FuseTIR()(merged)
 
 
-class _LayerNamer(Rewriter):
-    """FuseTIR forgets spans: give every call of an island the layer of the call it was made from."""
+class _CallFinisher(Rewriter):
+    """Gives every call of an island its layer back (FuseTIR forgets spans); equal islands share one function."""
 
     def __init__(self, mod: tvm.IRModule, layers: dict[str, str]) -> None:
         super().__init__(mod)
         self.layers = layers
+        self.by_signature: dict[str, list[tvm.ir.GlobalVar]] = {}
 
     def rewrite(self, value: relax.Expr, var: relax.Var) -> relax.Expr | None:
-        if op_name(value) == "call_tir" and (layer := self.layers.get(value.args[0].name_hint)):
-            return with_layer(value, layer)
-        return None
+        if op_name(value) != "call_tir" or value.args[0].name_hint not in self.layers:
+            return None
+        shared = self.shared(value.args[0])
+        call = relax.Call(value.op, [shared, *value.args[1:]], value.attrs, value.ty_args)
+        return with_layer(call, self.layers[value.args[0].name_hint])
+
+    def shared(self, island: tvm.ir.GlobalVar) -> tvm.ir.GlobalVar:
+        """Return the first island that has the same code."""
+        func = self.mod[island]
+        candidates = self.by_signature.setdefault(str([param.ty for param in func.params]), [])
+        for other in candidates:
+            if structural_equal(self.mod[other], func):
+                return other
+        candidates.append(island)
+        return island
 
 
 class IslandFuser(Rewriter):

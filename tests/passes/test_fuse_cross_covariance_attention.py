@@ -137,6 +137,16 @@ def norm_with_a_large_floor(g, x):
     return attention.attend(*attention.by_transposition(), floor=1.0)
 
 
+def norm_of_another_tensor(g, x):
+    """k is divided by the norm of v."""
+    attention = Attention(g, x)
+    q, k, v = attention.by_transposition()
+    total = g.emit(relax.op.sum(g.emit(relax.op.multiply(v, v)), [3], keepdims=True))
+    k = g.emit(relax.op.divide(k, g.emit(relax.op.sqrt(total))))
+    logits = g.emit(relax.op.matmul(attention.normalize(q, 3), attention.permute(k, [0, 1, 3, 2])))
+    return g.quantize(g.emit(relax.op.matmul(g.emit(relax.op.nn.softmax(logits, -1)), v)), 0.004, 2)
+
+
 def values_of_another_tensor(g, x):
     attention = Attention(g, x)
     q, k, _ = attention.by_transposition()
@@ -152,6 +162,7 @@ def values_of_another_tensor(g, x):
         heads_inside_depth,
         temperature_per_column,
         norm_with_a_large_floor,
+        norm_of_another_tensor,
         values_of_another_tensor,
     ],
 )

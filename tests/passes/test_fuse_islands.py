@@ -92,3 +92,17 @@ def test_islands_keep_their_layer(network) -> None:
 def test_calls_of_kernels_are_left_alone(network, kinds) -> None:
     before = fuse_anchors(network(lambda g, x: g.quantize(g.linear(g.dequantize(x, 0.02, 5), 8, 8), 0.1, 0), 6, 8))
     assert kinds(fuse_islands(before)) == kinds(before) == {"dense": 1}
+
+
+def test_equal_islands_share_one_function(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        for _ in range(3):
+            pooled = relax.op.nn.max_pool2d(g.dequantize(x, 0.05, 3), (3, 3), padding=(1, 1), layout="NHWC")
+            x = g.quantize(g.emit(pooled), 0.05, 3)
+        return x
+
+    before = network(body, 1, 24, 24, 4)
+    after = fuse_islands(before)
+    assert kinds(after) == {"island": 3}
+    assert len(after.functions) == 2
+    assert levels_apart(before, after) <= 1
