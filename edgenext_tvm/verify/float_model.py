@@ -14,8 +14,10 @@ from edgenext_tvm.model.checkpoint import load_model
 from edgenext_tvm.quantize.convert import QuantizedProgram
 from edgenext_tvm.verify.build_folder import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE, BuildFolder
 
+FLOAT_WEIGHTS = "float32 weights"
+
 Logits = Callable[[np.ndarray], np.ndarray]
-"""Float32 [1,S,S,3], normalised RGB, to float32 [1, num_classes]."""
+"""Float32 [N,S,S,3], normalised RGB, to float32 [N, num_classes]; N is 1 unless it has weights to run."""
 
 
 def torch_logits(module: Callable[[torch.Tensor], torch.Tensor]) -> Logits:
@@ -49,7 +51,7 @@ def float_logits(build: BuildFolder) -> tuple[Logits, str]:
     weights, program, onnx_file = (build.file(name) for name in (WEIGHTS_FILE, PROGRAM_FILE, ONNX_FILE))
     if weights is not None:
         model = load_model(weights, manifest.model, manifest.num_classes, input_size(build))
-        return torch_logits(model), "float32 weights"
+        return torch_logits(model), FLOAT_WEIGHTS
     if program is not None:
         return torch_logits(QuantizedProgram.load(program)), "QDQ program"
     if onnx_file is not None:

@@ -19,7 +19,7 @@ from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.verify.build_folder import BOARD_FILE, LOWERED_FILE, BuildFolder, open_build
 from edgenext_tvm.verify.compare import accuracy, compare_logits, same_bits
 from edgenext_tvm.verify.device import run_logits, selftest
-from edgenext_tvm.verify.float_model import float_logits, input_size, qdq_logits
+from edgenext_tvm.verify.float_model import FLOAT_WEIGHTS, float_logits, input_size, qdq_logits
 from edgenext_tvm.verify.golden import image_input
 from edgenext_tvm.verify.quantization import input_quantization
 from edgenext_tvm.verify.reference import NoTwinError, ReferenceProgram, load_lowered
@@ -28,6 +28,9 @@ from edgenext_tvm.verify.runner import HostRunner, Runner, choose_runner
 DEFAULT_IMAGES = "synthetic:8"
 # the twins are naive: 0.2 s an image for XXS at 128 pixels, many times that for larger models
 DEFAULT_REFERENCE_IMAGES = 4
+FLOAT_BATCH = 32
+# PyTorch simulates quantization at 0.1 s an image; the error is known long before that
+MAX_QDQ_IMAGES = 64
 
 Progress = Callable[[str], None]
 
@@ -37,7 +40,8 @@ class VerifyReport:
     """What `verify` found. The measures (see compare.Agreement) are of the build's logits against `compared_with`.
 
     top1_float, top1_int8: share of correct labels, None without labels. bit_identical_*: None where it cannot be asked,
-    with the reason in `notes`. relative_l2_to_qdq: against the quantized program in PyTorch, None for float32 builds.
+    with the reason in `notes`. relative_l2_to_qdq: of at most MAX_QDQ_IMAGES
+    images against the quantized program in PyTorch, None for float32 builds.
     """
 
     build_dir: str
@@ -97,8 +101,9 @@ def verify(
     pixels = [source.image(index) for index in range(len(source))]
     # without preprocessing in the library, the network's input is given instead of the image
     normalise = preprocessing or Preprocessing(resize_size=input_size(build), crop_size=input_size(build))
-    inputs = [image_input(image, normalise, quantization) for image in pixels]
-    given = pixels if preprocessing is not None else inputs
+    given = pixels
+    if preprocessing is None:
+        given = [image_input(image, normalise, quantization) for image in pixels]
 
     say(f"selftest on {device.name}")
     passed = selftest(build, device)
@@ -107,17 +112,26 @@ def verify(
     say("the same images in float")
     to_float, compared_with = float_logits(build)
     table = input_table_float(normalise)
-    real = [np.ascontiguousarray(table[np.arange(3), normalise.pixels(image)][None]) for image in pixels]
-    expected = np.concatenate([to_float(x) for x in real])
+
+    def real(image: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(table[np.arange(3), normalise.pixels(image)][None])
+
+    batch = FLOAT_BATCH if compared_with == FLOAT_WEIGHTS else 1
+    batches = [pixels[first : first + batch] for first in range(0, len(pixels), batch)]
+    expected = np.concatenate(
+        [to_float(np.concatenate([real(image) for image in images_of_batch])) for images_of_batch in batches]
+    )
     agreement = compare_logits(logits, expected)
     to_qdq = qdq_logits(build)
     qdq_error = None
     if to_qdq is not None:
-        say("the same images in the QDQ program")
-        qdq_error = compare_logits(logits, np.concatenate([to_qdq(x) for x in real])).relative_l2
-    say("the same images in the NumPy twins")
-    count = min(reference_images, len(inputs))
-    to_reference = _same_as_reference(lowered, inputs[:count], logits[:count], quantization, notes)
+        say(f"{len(pixels[:MAX_QDQ_IMAGES])} of the images in the QDQ program")
+        simulated = np.concatenate([to_qdq(real(image)) for image in pixels[:MAX_QDQ_IMAGES]])
+        qdq_error = compare_logits(logits[:MAX_QDQ_IMAGES], simulated).relative_l2
+    count = min(reference_images, len(pixels))
+    say(f"{count} of the images in the NumPy twins")
+    inputs = [image_input(image, normalise, quantization) for image in pixels[:count]]
+    to_reference = _same_as_reference(lowered, inputs, logits[:count], quantization, notes)
     to_host = _same_as_host(build, device, given, logits, lowered, notes, say)
     return VerifyReport(
         build_dir=str(build.path),
