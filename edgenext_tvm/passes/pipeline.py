@@ -11,6 +11,7 @@ from tvm import relax
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.passes.canonicalize_qdq import canonicalize_qdq
 from edgenext_tvm.passes.convert_layout import convert_layout
+from edgenext_tvm.passes.count_products import count_products
 from edgenext_tvm.passes.fold_slices import fold_slices
 from edgenext_tvm.passes.fuse_adds import fuse_adds
 from edgenext_tvm.passes.fuse_anchors import fuse_anchors
@@ -83,4 +84,5 @@ def _finished(mod: tvm.IRModule) -> tvm.IRModule:
             "not lowered. Replace it in the model by supported operators, or report it with the model."
         )
     main = mod["main"].with_attr(LAYERS_ATTR, json.dumps({k: v for k, v in layers.items() if v}, sort_keys=True))
-    return tvm.IRModule({**{gv: f for gv, f in mod.functions.items() if gv.name_hint != "main"}, "main": main})
+    mod = tvm.IRModule({**{gv: f for gv, f in mod.functions.items() if gv.name_hint != "main"}, "main": main})
+    return count_products(mod)
