@@ -196,3 +196,17 @@ def test_an_operator_that_cannot_be_imported_is_named(onnx_graph, tmp_path: Path
     onnx.save(graph.model(graph.node("Det", "x"), (1, 3, 4, 4), (1, 3)), tmp_path / "model.onnx")
     with pytest.raises(UserError, match=r"model\.onnx: TVM cannot import this ONNX model: .*Det"):
         import_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["pointwise", "by_parts"])
+def test_an_onnx_file_becomes_a_program(onnx_graph, tmp_path: Path, name: str) -> None:
+    from edgenext_tvm.api import compile_model, verify_build
+
+    _, path = build(onnx_graph, MODELS[name][0], tmp_path, np.uint8)
+    result = compile_model(str(path), out=tmp_path / "build")
+    assert result.selftest is True
+    report = verify_build(tmp_path / "build", "synthetic:4")
+    assert report.compared_with == "ONNX program"
+    assert report.passed and report.relative_l2 < 0.02
+    # an island computes in float and has no twin
+    assert report.bit_identical_to_reference is (True if name == "pointwise" else None)
