@@ -179,7 +179,9 @@ def _convert(prepared: GraphModule, example: torch.Tensor) -> torch.export.Expor
         converted = convert_pt2e(prepared)
         _share_dequantize(converted)
         _drop_unused_tensors(converted)
-        return torch.export.export(converted, (example,))
+        exported = torch.export.export(converted, (example,))
+    _forget_origins(exported)
+    return exported
 
 
 def _share_dequantize(graph_module: GraphModule) -> None:
@@ -201,6 +203,13 @@ def _drop_unused_tensors(graph_module: GraphModule) -> None:
     for name in [name for name, _ in tensors if name not in used]:
         owner, _, attribute = name.rpartition(".")
         delattr(graph_module.get_submodule(owner), attribute)
+
+
+def _forget_origins(exported: torch.export.ExportedProgram) -> None:
+    # addresses of graphs in memory and folders of this machine: with them no two saved programs are the same bytes
+    for node in exported.graph.nodes:
+        for key in ("from_node", "stack_trace"):
+            node.meta.pop(key, None)
 
 
 def _freeze_all(observers: list[ActivationObserver], recipe: Recipe) -> None:

@@ -43,6 +43,18 @@ def test_saved_program_loads_bit_for_bit(small_program, small_input, tmp_path: P
     assert_same_program(loaded, small_program, small_input)
 
 
+def test_a_program_made_again_is_the_same_file_and_names_no_folder(small_model, small_program, tmp_path: Path) -> None:
+    files = []
+    for name, program in (("a", small_program), ("b", quantize_with_recipe(small_model, small_program.recipe))):
+        (tmp_path / name).mkdir()
+        files.append(program.save(tmp_path / name / "program.pt2"))
+    assert files[0].read_bytes() == files[1].read_bytes()
+    with zipfile.ZipFile(files[0]) as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    for folder in (Path(torch.__file__).parent, Path(__file__).parents[2]):
+        assert str(folder).encode() not in content
+
+
 def test_calibrating_twice_gives_the_same_program(small_model, small_program, small_preprocessing, small_input) -> None:
     again = quantize_model(small_model, open_images("synthetic:6"), small_preprocessing, quiet=True)
     assert_same_program(again, small_program, small_input)
