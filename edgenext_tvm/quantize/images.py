@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edgenext_tvm.quantize.synthetic_images import synthetic_image
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 SYNTHETIC = "synthetic"
 DEFAULT_SYNTHETIC_IMAGES = 64
+MAX_SYNTHETIC_IMAGES = 1_000_000
 SYNTHETIC_SIZE = 256
 
 
@@ -123,11 +125,9 @@ class NpzImages(ImageSet):
                 "or 'jpeg' (all bytes, uint8) with 'offsets' (N+1)"
             )
         self.labels = arrays.get("labels")
-        if self.labels is not None and len(self.labels) != total:
-            raise UserError(
-                f"{path}: array 'labels' has {len(self.labels)} entries for {total} images; expected one each"
-            )
-        classes = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+        if self.labels is not None:
+            _check_labels(path, self.labels, total)
+        classes = tuple(str(name) for name in arrays["classes"].ravel()) if "classes" in arrays else None
         super().__init__(path.name, total, classes)
 
     def _encoded(self, index: int) -> bytes:
@@ -183,24 +183,53 @@ def open_images(source: str | Path, limit: int | None = None, seed: int = 0) -> 
 
 
 def decode_image(encoded: bytes, origin: str) -> np.ndarray:
-    """Decodes any supported format to uint8 [H,W,3] RGB; EXIF orientation is ignored."""
+    """Decodes any supported format to uint8 [H,W,3] RGB; EXIF orientation is ignored.
+
+    Of 16-bit grey the upper 8 bits are kept. Fails with `UserError` for pixels of 32 bits, whose range is unknown.
+    """
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
-            return np.asarray(opened.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return _rgb(opened, origin)
+    except UnidentifiedImageError:
+        # Pillow's own message names the buffer in memory
+        raise UserError(
+            f"image {origin} cannot be decoded (its format is none that Pillow knows); remove or replace it"
+        ) from None
+    except UserError:  # a ValueError too
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"image {origin} cannot be decoded ({error}); remove or replace it") from error
+
+
+def _rgb(opened: Image.Image, origin: str) -> np.ndarray:
+    # Pillow's conversion clips wider pixels at 255 instead of scaling them
+    is_grey16 = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format in ("PNG", "PPM"))
+    if is_grey16:
+        grey = (np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+    if opened.mode[:1] in ("I", "F"):
+        raise UserError(f"image {origin} has 32-bit pixels; allowed are 8 and 16 bits, convert it")
+    return np.asarray(opened.convert("RGB"))
 
 
 def _synthetic_count(text: str) -> int:
     _, _, count = text.partition(":")
     if text == SYNTHETIC:
         return DEFAULT_SYNTHETIC_IMAGES
-    if not count.isascii() or not count.isdigit() or int(count) < 1:
-        raise UserError(f"image source {text!r} needs a count of 1 or more after the colon; try {SYNTHETIC}:64")
+    # a longer number is not even converted: Python refuses thousands of digits
+    is_number = count.isascii() and count.isdigit() and len(count) <= len(str(MAX_SYNTHETIC_IMAGES))
+    if not is_number or not 1 <= int(count) <= MAX_SYNTHETIC_IMAGES:
+        raise UserError(
+            f"image source {text!r} needs a count of 1 or more after the colon, at most {MAX_SYNTHETIC_IMAGES}; "
+            f"try {SYNTHETIC}:64"
+        )
     return int(count)
 
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    # np.load takes anything else for a pickle, and says so
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} cannot be read as an .npz file (no zip archive); it may be truncated, copy it again")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -215,6 +244,16 @@ def _check_images(path: Path, images: np.ndarray) -> None:
         raise UserError(
             f"{path}: array 'images' is {images.dtype} {list(images.shape)}; "
             "expected uint8 [N,H,W,3] with N of 1 or more"
+        )
+
+
+def _check_labels(path: Path, labels: np.ndarray, total: int) -> None:
+    if labels.ndim != 1 or len(labels) != total:
+        raise UserError(f"{path}: array 'labels' has {labels.size} entries for {total} images; expected one each")
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UserError(
+            f"{path}: array 'labels' is {labels.dtype}, beginning with {labels[0]}; "
+            "expected class numbers, integers from 0"
         )
 
 

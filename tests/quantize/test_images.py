@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgenext_tvm.errors import UserError
-from edgenext_tvm.quantize.images import open_images
+from edgenext_tvm.quantize.images import decode_image, open_images
 
 RED, BLUE = (250, 5, 5), (5, 5, 250)
 
@@ -126,10 +126,10 @@ def test_synthetic_images_are_named_as_such() -> None:
     assert len(open_images("synthetic")) == 64
 
 
-@pytest.mark.parametrize("source", ["synthetic:0", "synthetic:", "synthetic:-2", "synthetic:many"])
-def test_synthetic_needs_a_count(source: str) -> None:
-    with pytest.raises(UserError, match=r"needs a count of 1 or more after the colon; try synthetic:64"):
-        open_images(source)
+@pytest.mark.parametrize("count", ["0", "", "-2", "many", "1000001", "9" * 5000], ids=lambda count: count[:8] or "none")
+def test_synthetic_needs_a_count(count: str) -> None:
+    with pytest.raises(UserError, match=r"a count of 1 or more after the colon, at most 1000000; try synthetic:64"):
+        open_images(f"synthetic:{count}")
 
 
 def test_missing_source(tmp_path: Path) -> None:
@@ -175,6 +175,9 @@ def test_npz_that_is_no_npz(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(UserError, match=r"x\.npz cannot be read as an \.npz file .*truncated"):
         open_images(tmp_path / "x.npz")
+    (tmp_path / "x.npz").write_text("text")
+    with pytest.raises(UserError, match=r"x\.npz cannot be read as an \.npz file \(no zip archive\)"):
+        open_images(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -202,3 +205,36 @@ def test_npz_labels_of_another_length(tmp_path: Path) -> None:
 def test_limit_below_one(jpeg_npz: Path) -> None:
     with pytest.raises(UserError, match=r"image limit is 0; allowed: 1 or more"):
         open_images(jpeg_npz, limit=0)
+
+
+def npz_with_labels(tmp_path: Path, labels: object, count: int = 2) -> Path:
+    path = tmp_path / "labels.npz"
+    np.savez(path, images=np.zeros((count, 4, 4, 3), np.uint8), labels=np.asarray(labels))
+    return path
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], [0.5, 1.0], [0.0, float("nan")], [1, -1]], ids=str)
+def test_npz_labels_that_are_no_class_numbers(tmp_path: Path, labels: object) -> None:
+    with pytest.raises(UserError, match=r"labels\.npz: array 'labels' is .* expected class numbers, integers from 0"):
+        open_images(npz_with_labels(tmp_path, labels))
+
+
+def test_16_bit_grey_keeps_its_upper_8_bits(tmp_path: Path) -> None:
+    levels = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    for name in ("grey.png", "grey.ppm"):
+        Image.fromarray(levels).save(tmp_path / name)
+        image = decode_image((tmp_path / name).read_bytes(), name)
+        assert np.array_equal(image, np.repeat((levels >> 8).astype(np.uint8)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_of_32_bits_are_refused(tmp_path: Path, dtype: type) -> None:
+    path = tmp_path / "wide.tiff"
+    Image.fromarray(np.ones((4, 4), dtype)).save(path)
+    with pytest.raises(UserError, match=r"wide\.tiff has 32-bit pixels; allowed are 8 and 16 bits"):
+        decode_image(path.read_bytes(), str(path))
+
+
+def test_an_unknown_format_is_told_in_words() -> None:
+    with pytest.raises(UserError, match=r"^image x\.png cannot be decoded \(its format is none that Pillow knows\)"):
+        decode_image(b"no image", "x.png")
