@@ -42,6 +42,11 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "aarch64": tuple(native.AARCH64_FLAGS),
     "armv7": ("neon", "vfp4"),
 }
+TRIPLE_PREFIXES: dict[str, tuple[str, ...]] = {
+    "x86_64": ("x86_64-",),
+    "aarch64": ("aarch64-",),
+    "armv7": ("armv7a-", "armv7l-", "armv8l-", "arm-"),
+}
 
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 _Bytes = Annotated[int, Field(gt=0)]
@@ -147,6 +152,17 @@ class Board(_Frozen):
     toolchain: ToolchainSpec
     run: Run
     _file: Path = PrivateAttr(default=Path("board.toml"))
+
+    @model_validator(mode="after")
+    def _triple_belongs_to_the_isa(self) -> Board:
+        # LLVM ends the process when it is asked about a triple that it does not know
+        allowed = TRIPLE_PREFIXES[self.cpu.isa]
+        if not self.llvm.mtriple.startswith(allowed):
+            raise ValueError(
+                f"llvm.mtriple: '{self.llvm.mtriple}' is no triple of {self.cpu.isa}; it must begin with "
+                f"{' or '.join(allowed)}"
+            )
+        return self
 
     @property
     def file(self) -> Path:
@@ -274,6 +290,8 @@ def _explain(problem: dict[str, Any]) -> str:
     if kind == "value_error":
         message = str(problem["ctx"]["error"])
         # a check of a whole section names the field itself
+        if not where:
+            return message
         return f"{where}.{message}" if isinstance(given, dict) else f"{where}: {message}"
     message = problem["msg"]
     return f"{where}: {given!r} is not allowed: {message[:1].lower()}{message[1:]}"

@@ -164,6 +164,11 @@ MISTAKES = {
     "gnu": ('kind = "zig"', 'kind = "gnu"', 'toolchain.cc: missing, kind "gnu" needs it'),
     "zig": ('zig_target = "aarch64-linux-musl"', "", 'toolchain.zig_target: missing, kind "zig" needs it'),
     "mattr": ('mattr = ["+neon"]', 'mattr = ["neon"]', "llvm.mattr: 'neon' must start with + or -"),
+    "triple": (
+        'mtriple = "aarch64-linux-gnu"',
+        'mtriple = "foo-bar"',
+        "board.toml: llvm.mtriple: 'foo-bar' is no triple of aarch64; it must begin with aarch64-",
+    ),
     "qemu": ('qemu_cpu = "cortex-a72"', "", 'run.qemu, qemu_cpu: runner "qemu" needs both'),
     "section": ("[memory]", "[memori]", "memori: unknown field; allowed: name, description, cpu, memory"),
     "toml": ("cores = 4", "cores = ", "not valid TOML"),
