@@ -16,6 +16,8 @@ from edgenext_tvm.quantize.preprocess import IMAGENET_MEAN, IMAGENET_STD, Prepro
 
 PROGRAM_SUFFIXES = (".pt2", ".onnx")
 IMAGENET_CLASSES = 1000
+# every such number fits the 64 bits of a seed
+MAX_SEED_DIGITS = 18
 # EdgeNeXt's published evaluation resizes the short side to 256/0.9 pixels and crops 256 (timm's crop_pct 0.9).
 IMAGENET_CROP_SHARE = 0.9
 
@@ -66,8 +68,11 @@ def load_float_model(name: str, checkpoint: str | None, num_classes: int | None,
 
 def _random_model(name: str, checkpoint: str, num_classes: int | None, input_size: int | None) -> FloatModel:
     _, colon, digits = checkpoint.partition(":")
-    if colon and not (digits.isascii() and digits.isdigit()):
-        raise UserError(f"checkpoint '{checkpoint}': the seed must be a number, for example random:1")
+    if colon and not (digits.isascii() and digits.isdigit() and len(digits) <= MAX_SEED_DIGITS):
+        raise UserError(
+            f"checkpoint '{checkpoint}': the seed must be a number of at most {MAX_SEED_DIGITS} digits, "
+            "for example random:1"
+        )
     seed = int(digits) if colon else 0
     # a default for shapes: the published models' classes and size
     classes = IMAGENET_CLASSES if num_classes is None else num_classes

@@ -58,8 +58,9 @@ def test_an_unknown_variant_lists_the_variants() -> None:
 
 
 def test_a_seed_that_is_no_number_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"'random:x': the seed must be a number, for example random:1"):
-        load_float_model("edgenext_xx_small", "random:x", None, None)
+    for seed in ("x", "-1", "9" * 30):
+        with pytest.raises(UserError, match=rf"'random:{seed}': the seed must be a number .*for example random:1"):
+            load_float_model("edgenext_xx_small", f"random:{seed}", None, None)
 
 
 def test_a_checkpoint_of_another_variant_is_an_error() -> None:

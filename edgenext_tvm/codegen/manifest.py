@@ -144,7 +144,9 @@ def load_manifest(folder_or_file: str | Path) -> Manifest:
             f"{FORMAT_VERSION}; compile again"
         )
     try:
-        return Manifest.model_validate(data)
+        checked = Manifest.model_validate(data)
+        checked.load_preprocessing()
+        return checked
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

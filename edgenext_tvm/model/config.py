@@ -12,6 +12,9 @@ Activation = Literal["gelu", "hardswish"]
 
 INPUT_SIZE_MULTIPLE = 32
 MIN_INPUT_SIZE = 64
+# 65536 tokens in stage 1, whose int8 products still sum in 32 bits
+MAX_INPUT_SIZE = 2048
+MAX_NUM_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def check_input_size(input_size: int) -> int:
     """Returns `input_size` (pixels) where EdgeNeXt can run at it, else UserError with the nearest sizes."""
     if isinstance(input_size, bool) or not isinstance(input_size, int):
         raise UserError(f"input size {input_size!r} is not an integer: give one side in pixels, e.g. 256")
+    if input_size > MAX_INPUT_SIZE:
+        raise UserError(f"input size {input_size} is not possible: it must be at most {MAX_INPUT_SIZE}; try 256")
     if input_size < MIN_INPUT_SIZE or input_size % INPUT_SIZE_MULTIPLE:
         below = max(MIN_INPUT_SIZE, input_size // INPUT_SIZE_MULTIPLE * INPUT_SIZE_MULTIPLE)
         above = max(MIN_INPUT_SIZE, below + INPUT_SIZE_MULTIPLE)
@@ -83,7 +88,11 @@ def check_input_size(input_size: int) -> int:
 
 
 def check_num_classes(num_classes: int) -> int:
-    """Returns `num_classes` where it is a positive integer, else raises UserError."""
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise UserError(f"number of classes {num_classes!r} is not possible: give an integer of at least 1")
+    """Returns `num_classes` where it is an integer from 1 to MAX_NUM_CLASSES, else raises UserError."""
+    is_integer = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+    if not is_integer or not 1 <= num_classes <= MAX_NUM_CLASSES:
+        raise UserError(
+            f"number of classes {num_classes!r} is not possible: give an integer of at least 1 "
+            f"and at most {MAX_NUM_CLASSES}"
+        )
     return num_classes

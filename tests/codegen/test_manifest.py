@@ -85,6 +85,7 @@ def test_a_newer_format_is_named(example, tmp_path):
     [
         ({"arena_bytes": -1}, "arena_bytes: Input should be greater than or equal to 0"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"preprocessing": {"resize_size": 5, "crop_size": "x"}}, "manifest.json: crop_size: Input should be a valid"),
         ({"constants_sha256": "xyz"}, "constants_sha256: String should match pattern"),
     ],
 )

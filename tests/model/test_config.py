@@ -55,18 +55,23 @@ def test_impossible_input_sizes_name_the_nearest(size: int, hint: str) -> None:
         check_input_size(size)
 
 
+def test_an_input_size_beyond_the_sums_range() -> None:
+    with pytest.raises(UserError, match=r"input size 1000000000 is not possible: it must be at most 2048"):
+        check_input_size(1_000_000_000)
+
+
 @pytest.mark.parametrize("size", [256.0, "256", None, True])
 def test_input_sizes_of_other_types(size: object) -> None:
     with pytest.raises(UserError, match=r"is not an integer: give one side in pixels"):
         check_input_size(size)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("size", [64, 96, 256, 288, 320])
+@pytest.mark.parametrize("size", [64, 96, 256, 288, 320, 2048])
 def test_possible_input_sizes(size: int) -> None:
     assert check_input_size(size) == size
 
 
-@pytest.mark.parametrize("classes", [0, -1, 2.5, "10", False])
+@pytest.mark.parametrize("classes", [0, -1, 2.5, "10", False, 10**12])
 def test_impossible_class_counts(classes: object) -> None:
     with pytest.raises(UserError, match=r"number of classes .* is not possible: give an integer"):
         check_num_classes(classes)  # type: ignore[arg-type]
