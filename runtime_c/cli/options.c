@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli.h"
 
@@ -82,6 +83,12 @@ static int parse_integer(const char *option, const char *text, long largest, int
     return CLI_OK;
 }
 
+static int is_same_file(const char *one, const char *other)
+{
+    struct stat a, b;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 static int check_combination(const cli_options_t *options)
 {
     if (options->show_help || options->show_version) {
@@ -97,6 +104,12 @@ static int check_combination(const cli_options_t *options)
     if (options->num_files == 0 && !options->benchmark && !options->profile) {
         return cli_fail("no IMAGE given; give .ppm, .pgm or .npy files, or --selftest, --benchmark or "
                         "--profile, or try --help");
+    }
+    for (int i = 0; options->dump != NULL && i < options->num_files; ++i) {
+        if (is_same_file(options->dump, options->files[i])) {
+            return cli_fail("--dump '%s' would overwrite the IMAGE '%s'; give a new file name after --dump",
+                            options->dump, options->files[i]);
+        }
     }
     if (options->num_files == 0 && options->dump != NULL) {
         return cli_fail("--dump '%s' needs at least one IMAGE; give the .ppm, .pgm or .npy files to classify",

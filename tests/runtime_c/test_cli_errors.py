@@ -169,6 +169,15 @@ def test_a_failed_run_leaves_no_partial_dump_and_the_old_one(failing_cli, tmp_pa
     assert (tmp_path / "d.npy").read_bytes() == b"old"
 
 
+def test_dump_never_overwrites_an_image(cli, tmp_path):
+    (tmp_path / "a.ppm").write_bytes(GOOD_PPM)
+    (tmp_path / "link.ppm").symlink_to(tmp_path / "a.ppm")
+    for target in ("a.ppm", "link.ppm"):
+        line = cli.refuses("--dump", tmp_path / target, tmp_path / "a.ppm")
+        assert "would overwrite the IMAGE" in line and "give a new file name after --dump" in line
+    assert (tmp_path / "a.ppm").read_bytes() == GOOD_PPM
+
+
 @pytest.mark.parametrize("target", ["missing/d.npy", ".", "/dev/full"])
 def test_dump_to_where_no_file_can_be(cli, tmp_path, target):
     (tmp_path / "a.ppm").write_bytes(GOOD_PPM)
