@@ -38,11 +38,18 @@ def main() -> None:
         status = cli.main(args=arguments, prog_name="edgenext-tvm", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(USER_ERROR_STATUS)
     except click.ClickException as error:
         hint = f"; try `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx else ""
         sys.exit(_fail(error.format_message().rstrip(".") + hint, "--json" in arguments))
     except UserError as error:
         sys.exit(_fail(str(error), "--json" in arguments))
+    except OSError as error:
+        # a full disk, a folder without permission: nothing that a traceback would explain better
+        where = f" {error.filename}" if error.filename else ""
+        sys.exit(_fail(f"cannot use{where}: {error.strerror or error}", "--json" in arguments))
     sys.exit(status if isinstance(status, int) else 0)
 
 

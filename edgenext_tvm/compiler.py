@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import tvm
 from edgenext_tvm.board import Board
 from edgenext_tvm.codegen.build import BuildResult, build_library, default_schedule
 from edgenext_tvm.codegen.lower_program import lower_program
+from edgenext_tvm.codegen.manifest import FILE_NAME as MANIFEST_FILE
 from edgenext_tvm.codegen.meta import GoldenVector, ModelMeta
 from edgenext_tvm.codegen.program import read_program
 from edgenext_tvm.codegen.toolchain import Toolchain
@@ -113,7 +115,10 @@ class Stages:
 
 def compile_stages(settings: CompileSettings, stages: Stages, quiet: bool = False) -> BuildResult:
     """Builds settings.out. Raises UserError for every mistake of the user; then nothing is left behind."""
-    Toolchain.for_board(settings.board)  # a missing compiler is told before minutes of work
+    # what cannot succeed is told before minutes of work
+    Toolchain.for_board(settings.board)
+    settings.board.tvm_target()
+    _check_out(settings.out)
     if is_program_file(settings.model):
         prepared = _prepare_program_file(settings, stages)
     else:
@@ -131,6 +136,18 @@ def compile_stages(settings: CompileSettings, stages: Stages, quiet: bool = Fals
         result = build_library(lowered, meta, settings.board, settings.out, golden, extra_files=files)
         done.append(f"{len(result.manifest.files)} files in {result.folder}")
     return result
+
+
+def _check_out(out: Path) -> None:
+    """What build_library would refuse at the end: `out` must be new, empty or an earlier build."""
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_FILE).is_file():
+        raise UserError(f"{out} exists and is not a build folder (no {MANIFEST_FILE}); give another name, or remove it")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give the name of a folder to create")
+    above = next(folder for folder in Path(os.path.abspath(out)).parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        kind = "a folder without write permission" if above.is_dir() else "a file"
+        raise UserError(f"cannot create {out}: {above} is {kind}; give another folder with --out")
 
 
 def _prepare_variant(settings: CompileSettings, stages: Stages, quiet: bool) -> _Prepared:
@@ -169,12 +186,26 @@ def _quantize(settings: CompileSettings, source: FloatModel, done: list[str], qu
                 return quantize_with_recipe(source.model, found)
     if recipe is not None:
         done.append(f"recipe {recipe}")
-        return quantize_with_recipe(source.model, Recipe.load(recipe))
+        return quantize_with_recipe(source.model, _load_recipe(recipe, settings.model, source))
     images = open_images(settings.calibration or DEFAULT_CALIBRATION, limit=CALIBRATION_IMAGES)
     done.append(f"calibrated on {len(images)} images of {images.name}")
     if images.name.startswith("synthetic"):
         done.append("made-up images: give real ones with --calibration DIR for accuracy")
     return quantize_model(source.model, images, source.preprocessing, quiet=quiet)
+
+
+def _load_recipe(path: Path, model: str, source: FloatModel) -> Recipe:
+    recipe = Recipe.load(path)
+    if recipe.model != model:
+        raise UserError(
+            f"recipe {path} was made for {recipe.model}, not for {model}; compile {recipe.model}, or calibrate"
+        )
+    if recipe.input_size != source.model.input_size:
+        raise UserError(
+            f"recipe {path} was made for {recipe.input_size} pixels, but the model takes {source.model.input_size}; "
+            f"give --input-size {recipe.input_size}, or calibrate"
+        )
+    return recipe
 
 
 def _prepare_program_file(settings: CompileSettings, stages: Stages) -> _Prepared:

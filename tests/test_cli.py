@@ -129,10 +129,14 @@ def test_a_recipe_rebuilds_without_calibration_and_gives_the_same_constants(
         (("compile", "gone.pt2", "--input-size", "64"), "is already quantized and fixed; remove --input-size"),
         (("compile", "edgenext_xx_small", "--calibration", "/nowhere"), "no images at /nowhere"),
         (("compile", "edgenext_xx_small", "--input-size", "many"), "'many' is not a valid integer"),
+        (("compile", "edgenext_xx_small", "--out", "/dev/null"), "/dev/null is a file; give the name of a folder"),
+        (("compile", "edgenext_xx_small", "--out", "/dev/null/b"), "cannot create /dev/null/b: /dev/null is a file"),
+        (("compile", "edgenext_xx_small", "--out", "/usr"), "/usr exists and is not a build folder (no manifest.json)"),
         (("compile",), "Missing argument 'MODEL'; try `edgenext-tvm compile --help`"),
         (("compile", "edgenext_xx_small", "--bord", "rpi4"), "No such option '--bord'. Did you mean '--board'?"),
         (("frobnicate",), "No such command 'frobnicate'"),
         (("verify", "/nowhere"), "no build folder at /nowhere; give a folder written by `edgenext-tvm compile`"),
+        (("verify", "x" * 300), "cannot use xxx"),
         (("run", "/nowhere", "x.png"), "no build folder at /nowhere"),
         (("run", "/nowhere"), "Missing argument 'IMAGE...'"),
         (("bench", "/nowhere", "--repeat", "0"), "repeat is 0; allowed: 1 to 1000000"),
@@ -140,6 +144,21 @@ def test_a_recipe_rebuilds_without_calibration_and_gives_the_same_constants(
 )
 def test_a_mistake_is_one_error_with_status_2(command: Command, arguments: tuple[str, ...], expected: str) -> None:
     assert expected in error_of(command, *arguments)
+
+
+def test_without_a_command_the_help_is_shown_and_no_error(command: Command) -> None:
+    status, out, err = command()
+    assert (status, out) == (2, "")
+    assert err.startswith("Usage: edgenext-tvm") and "error:" not in err
+
+
+def test_a_recipe_of_another_model_or_size_says_whose_it_is(command: Command, host_build: Path, tmp_path: Path) -> None:
+    recipe = host_build / "recipe.json"
+    (tmp_path / "other.json").write_text(recipe.read_text().replace("edgenext_xx_small", "edgenext_small"))
+    error = error_of(command, "compile", "edgenext_xx_small", "--recipe", tmp_path / "other.json")
+    assert "other.json was made for edgenext_small, not for edgenext_xx_small" in error
+    error = error_of(command, "compile", "edgenext_xx_small", "--recipe", recipe, "--input-size", 96)
+    assert "recipe.json was made for 64 pixels, but the model takes 96; give --input-size 64" in error
 
 
 def test_mistakes_with_a_build_are_told(command: Command, host_build: Path, tmp_path: Path) -> None:
