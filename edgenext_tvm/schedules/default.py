@@ -8,12 +8,14 @@ import tvm
 from tvm import s_tir, tirx
 
 from ..kernels import Depthwise, Kernel, XcaApply, XcaScores, kernel_of
+from .arm64 import build_arm64
 from .attention import schedule_xca_apply, schedule_xca_scores
 from .depthwise import schedule_depthwise
 from .generic import schedule_generic
 from .matmul import schedule_matmul
 from .rowwise import schedule_add, schedule_global_avg_pool, schedule_layer_norm, schedule_lut
 from .vector_unit import vector_unit
+from .x86 import build_x86
 
 _ROWWISE = {
     "add": schedule_add,
@@ -27,7 +29,7 @@ _ROWWISE = {
 Builder = Callable[[Kernel, tirx.PrimFunc, frozenset[str]], "tirx.PrimFunc | None"]
 """(kernel, its unscheduled function, features) -> the function for them, or None where there is no special code."""
 
-_BUILDERS: dict[str, tuple[Builder, ...]] = {}
+_BUILDERS: dict[str, tuple[Builder, ...]] = {"x86_64": (build_x86,), "aarch64": (build_arm64,)}
 
 
 def schedule_kernel(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> tirx.PrimFunc:
