@@ -72,6 +72,11 @@ def smull(a: Expr, b: Expr) -> Expr:
     return _call("int16x8" if lanes_of(a) == 8 else "int32x4", "smull", a, b)
 
 
+def pairs(x: Expr) -> Expr:
+    """saddlp: int16x8 sums of neighbours of int8x16."""
+    return _call("int16x8", "saddlp", x)
+
+
 def sadalp(acc: Expr, pairs: Expr) -> Expr:
     """sadalp: int32x4 acc[i] + pairs[2i] + pairs[2i+1], pairs int16x8."""
     return acc + _call("int32x4", "saddlp", pairs)

@@ -1,17 +1,18 @@
-"""AArch64 kernels written as NEON and dotprod instructions: one module per kind, each proven equal to the NumPy twins."""
+"""AArch64 kernels written as NEON and dotprod instructions: one module per kind, equal to the NumPy twins."""
 
 from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Kernel
+from ...kernels import Conv2d, Dense, Kernel, LayerNorm, XcaApply
+from .layer_norm import build_layer_norm
 from .matmul import build_matmul
+from .xca_apply import build_xca_apply
+
+_BUILDERS = {Conv2d: build_matmul, Dense: build_matmul, LayerNorm: build_layer_norm, XcaApply: build_xca_apply}
 
 
 def build_arm64(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
     """Return the kernel's function for NEON, and dotprod where `features` name it; None where there is none."""
-    if "neon" not in features:
-        return None
-    if isinstance(kernel, Dense | Conv2d):
-        return build_matmul(kernel, func, features)
-    return None
+    builder = _BUILDERS.get(type(kernel)) if "neon" in features else None
+    return None if builder is None else builder(kernel, func, features)

@@ -1,7 +1,4 @@
 """dense and conv2d on AArch64: register tiles of rows x channels over packed weights, the epilogue on the tile.
-
-With dotprod, sdot adds 16 products an instruction. Without, smull and smlal add two products of int8 into int16, which
-fits: weights are in [-127, 127], and 2 * 127 * 128 < 2^15; sadalp adds the int16 sums in pairs to int32.
 """
 
 from __future__ import annotations
@@ -14,12 +11,11 @@ from tvm.tirx import Expr
 
 from ...intrinsics import arm_neon as neon
 from ...kernels import Conv2d, Dense
-from ...kernels.packing import PackedDots, Packing
 from ...kernels.window import needs_padding
 from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
 from .function import Registers, bind, build_function, loop, store_vector
-from .packing import PackedPairs
+from .products import Sdot, Smlal, Tile
 
 REGISTERS = 32
 MAX_ROWS = 8
@@ -62,15 +58,7 @@ def rows_of(kernel: Dense | Conv2d) -> Rows | None:
     return Rows(kernel.n * oh * ow, kernel.kh, length, ow, gathered)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """rows x (4 * quads) int32 sums."""
-
-    rows: int
-    quads: int
-
-
-def choose_tile(rows: Rows, channels: int, products: type[_Sdot] | type[_Smlal]) -> Tile:
+def choose_tile(rows: Rows, channels: int, products: type[Sdot] | type[Smlal]) -> Tile:
     """Return the tile that loads least per product; its sides divide the rows of a line and the channels."""
     best = None
     for quads in divisors(channels // 4):
@@ -90,106 +78,17 @@ def build_matmul(kernel: Dense | Conv2d, func: tirx.PrimFunc, features: frozense
     rows = rows_of(kernel)
     if rows is None or kernel.co % 4:
         return None
-    products = _Sdot if "dotprod" in features else _Smlal
+    products = Sdot if "dotprod" in features else Smlal
     tile = choose_tile(rows, kernel.co, products)
     return _Matmul(kernel, rows, tile, products).build(func)
-
-
-class _Sdot:
-    """Products by sdot: one register of sums per quad of channels."""
-
-    sums_per_quad = 1
-    max_sums = 24  # of 32 registers: the others hold inputs and weights
-
-    @staticmethod
-    def loads(rows: int, quads: int) -> float:
-        """Instructions that bring operands for 16 products a sum: a load a row, paired loads of weights."""
-        return rows + 2 * quads
-
-    def __init__(self, tile: Tile, rows: Rows) -> None:
-        self.tile = tile
-        segments, length = rows.runs
-        self.shape = (segments, -(-length // 4), 4 * tile.quads, 4)
-        self.segment = length
-
-    def packing(self) -> Packing:
-        return PackedDots(1, (1,), 4 * self.tile.quads, 4, self.segment)
-
-    def start(self, sums: Registers, bias: Sequence[Expr]) -> None:
-        for r in range(self.tile.rows):
-            for v, value in enumerate(bias):
-                sums.set(r * self.tile.quads + v, value)
-
-    def add(self, sums: Registers, w: tirx.Buffer, panel: Expr, segment: Expr, k: Expr, xs: Sequence[Expr]) -> None:
-        """Add the products of one int8 vector per row, of bytes [k, k + lanes) of the segment."""
-        for j in range(neon.lanes_of(xs[0]) // 4):
-            for v in range(self.tile.quads):
-                weights = bind(w.vload([panel, segment, k // 4 + j, 4 * v, 0], "int8x16"), "w")
-                for r, x in enumerate(xs):
-                    index = r * self.tile.quads + v
-                    sums.set(index, neon.sdot(sums.get(index), weights, neon.dup_quad(x, j)))
-
-    def total(self, sums: Registers, row: int, quad: int) -> Expr:
-        return sums.get(row * self.tile.quads + quad)
-
-
-class _Smlal:
-    """Products by smull and smlal: a register of sums holds two partial sums of each of two channels."""
-
-    sums_per_quad = 2
-    max_sums = 16  # LLVM overlaps up to eight products, which also need registers
-
-    @staticmethod
-    def loads(rows: int, quads: int) -> float:
-        """Instructions that bring operands for 8 products a sum: a load and a zip a row, paired loads of weights."""
-        return 2 * rows + quads
-
-    def __init__(self, tile: Tile, rows: Rows) -> None:
-        self.tile = tile
-        segments, length = rows.runs
-        self.shape = (segments, -(-length // 8), 2 * tile.quads, 16)
-        self.segment = length
-
-    def packing(self) -> Packing:
-        return PackedPairs(1, (1,), 4 * self.tile.quads, self.segment)
-
-    def start(self, sums: Registers, bias: Sequence[Expr]) -> None:
-        zero = neon.splat(tirx.const(0, "int32"), 4)
-        pairs = [bind(neon.shuffle([value, zero], at), "b") for value in bias for at in ((0, 4, 1, 5), (2, 6, 3, 7))]
-        for r in range(self.tile.rows):
-            for p, value in enumerate(pairs):
-                sums.set(r * len(pairs) + p, value)
-
-    def add(self, sums: Registers, w: tirx.Buffer, panel: Expr, segment: Expr, k: Expr, xs: Sequence[Expr]) -> None:
-        """Add the products of one int8 vector per row, of bytes [k, k + lanes) of the segment."""
-        pairs = 2 * self.tile.quads
-        lanes = neon.lanes_of(xs[0])
-        for half in range(max(1, lanes // 8)):
-            words = [tirx.reinterpret(f"int32x{lanes // 4}" if lanes > 4 else "int32", x) for x in xs]
-            if lanes == 4:
-                twice = [bind(tirx.reinterpret("int8x8", neon.splat(word, 2)), "x2") for word in words]
-            else:
-                at = [2 * half, 2 * half, 2 * half + 1, 2 * half + 1]
-                twice = [bind(tirx.reinterpret("int8x16", neon.shuffle([word], at)), "x2") for word in words]
-            for p in range(pairs):
-                weights = bind(w.vload([panel, segment, k // 8 + half, p, 0], "int8x16"), "w")
-                for r, x in enumerate(twice):
-                    products = neon.smull(neon.low(weights, 8), x if lanes == 4 else neon.low(x, 8))
-                    if lanes > 4:
-                        products = products + neon.smull(neon.high(weights, 8), neon.high(x, 8))
-                    sums.set(r * pairs + p, neon.sadalp(sums.get(r * pairs + p), products))
-
-    def total(self, sums: Registers, row: int, quad: int) -> Expr:
-        first = 2 * (row * self.tile.quads + quad)
-        return neon.addp(sums.get(first), sums.get(first + 1))
 
 
 class _Matmul:
     """Emits one kernel."""
 
-    def __init__(self, kernel: Dense | Conv2d, rows: Rows, tile: Tile, products: type[_Sdot] | type[_Smlal]) -> None:
+    def __init__(self, kernel: Dense | Conv2d, rows: Rows, tile: Tile, products: type[Sdot] | type[Smlal]) -> None:
         self.kernel, self.rows, self.tile = kernel, rows, tile
-        self.products = products(tile, rows)
+        self.products = products(tile, *rows.runs)
         self.panels = kernel.co // (4 * tile.quads)
 
     def build(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
