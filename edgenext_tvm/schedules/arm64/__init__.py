@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Kernel, LayerNorm, XcaApply
+from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply
+from .depthwise import build_depthwise
 from .layer_norm import build_layer_norm
 from .matmul import build_matmul
 from .xca_apply import build_xca_apply
 
-_BUILDERS = {Conv2d: build_matmul, Dense: build_matmul, LayerNorm: build_layer_norm, XcaApply: build_xca_apply}
+_BUILDERS = {
+    Conv2d: build_matmul,
+    Dense: build_matmul,
+    Depthwise: build_depthwise,
+    LayerNorm: build_layer_norm,
+    XcaApply: build_xca_apply,
+}
 
 
 def build_arm64(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:

@@ -1,4 +1,4 @@
-"""Builds the function of a kernel as straight vector code: same name, parameters and attributes, packed arguments apart."""
+"""Builds a kernel's function as straight vector code: same name, parameters and attributes, packed arguments apart."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ def build_function(
     body: Body,
     packings: Sequence[Packing] = (),
     packed_shapes: Mapping[int, Sequence[int]] | None = None,
+    packed_dtypes: Mapping[int, str] | None = None,
 ) -> tirx.PrimFunc:
     """Return a function like `func` whose statements `body` emits; it receives one buffer per parameter, by name.
 
-    packed_shapes {parameter: shape} replaces the types of the parameters that `packings` lists; their dtypes stay.
+    packed_shapes {parameter: shape} and packed_dtypes {parameter: dtype} replace those of the packed parameters.
     """
-    shapes = dict(packed_shapes or {})
+    shapes, dtypes = dict(packed_shapes or {}), dict(packed_dtypes or {})
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         buffers = {}
         for index, param in enumerate(func.params):
             shape = shapes.get(index, [int(extent) for extent in param.ty.shape])
-            buffers[param.name] = T.arg(param.name, T.buffer(tuple(shape), str(param.ty.dtype)))
+            buffers[param.name] = T.arg(param.name, T.buffer(tuple(shape), dtypes.get(index, str(param.ty.dtype))))
         body(**buffers)
     built = builder.get().with_attrs(func.attrs)
     return with_packings(built, packings) if packings else built
