@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply
+from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
 from .depthwise import build_depthwise
 from .layer_norm import build_layer_norm
 from .matmul import build_matmul
 from .xca_apply import build_xca_apply
+from .xca_scores import build_xca_scores
 
 _BUILDERS = {
     Conv2d: build_matmul,
@@ -16,6 +17,7 @@ _BUILDERS = {
     Depthwise: build_depthwise,
     LayerNorm: build_layer_norm,
     XcaApply: build_xca_apply,
+    XcaScores: build_xca_scores,
 }
 
 
