@@ -18,6 +18,17 @@ def _intrinsic(dtype: str, name: str, *operands: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(dtype, name, *operands)
 
 
+def load_bytes(buffer: tirx.Buffer, indices: list[Expr | int], count: int) -> Expr:
+    """Return int8x64: `count` bytes from `indices` along the last axis, then zeros; nothing beyond them is read."""
+    *outer, first = indices
+    if count == ZMM_BYTES:
+        return buffer[(*outer, tirx.Ramp(first if isinstance(first, tirx.Expr) else tirx.const(first, "int32"), 1, 64))]
+    lanes = tirx.Ramp(tirx.const(0, "int32"), 1, ZMM_BYTES)
+    mask = lanes < tirx.Broadcast(tirx.const(count, "int32"), ZMM_BYTES)
+    address = tirx.address_of(buffer[tuple(indices)])
+    return _intrinsic("int8x64", "llvm.masked.load.v64i8.p0", address, mask, splat(0, "int8", ZMM_BYTES))
+
+
 def splat(value: Expr | int | float, dtype: str, lanes: int) -> Expr:
     """Return `lanes` copies of a scalar."""
     scalar = value if isinstance(value, tirx.Expr) else tirx.const(value, dtype)

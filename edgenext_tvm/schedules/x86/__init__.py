@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Kernel
+from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm
 from ...kernels.window import needs_padding
+from . import depthwise
+from .layer_norm import build_layer_norm
 from .matmul import build_conv2d, build_dense
 
 NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"})
@@ -20,4 +22,8 @@ def build_x86(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> 
         return build_dense(kernel, func)
     if isinstance(kernel, Conv2d) and not needs_padding(kernel):
         return build_conv2d(kernel, func)
+    if isinstance(kernel, LayerNorm) and not kernel.affine:
+        return build_layer_norm(kernel, func)
+    if isinstance(kernel, Depthwise) and depthwise.is_supported(kernel):
+        return depthwise.build_depthwise(kernel, func)
     return None
