@@ -99,3 +99,11 @@ def add_saturated(left: Expr, right: Expr) -> Expr:
 def lookup_128(low: Expr, high: Expr, index: Expr) -> Expr:
     """Return int8x64 entries of the 128-byte table low|high at the low seven bits of `index` (vpermi2b, VBMI)."""
     return _intrinsic("int8x64", "llvm.x86.avx512.vpermi2var.qi.512", low, index, high)
+
+
+def gather_int32(table: tirx.Buffer, index: Expr) -> Expr:
+    """Return int32x16 table[index] (vpgatherdd)."""
+    address = tirx.address_of(table[0])
+    everywhere = tirx.Broadcast(tirx.const(True, "bool"), 16)
+    name = "llvm.x86.avx512.mask.gather.dpi.512"
+    return _intrinsic("int32x16", name, splat(0, "int32", 16), address, index, everywhere, tirx.const(4, "int32"))

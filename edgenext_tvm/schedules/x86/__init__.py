@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm
+from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
 from ...kernels.window import needs_padding
-from . import depthwise
+from . import attention, depthwise
 from .layer_norm import build_layer_norm
 from .matmul import build_conv2d, build_dense
 
@@ -26,4 +26,8 @@ def build_x86(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> 
         return build_layer_norm(kernel, func)
     if isinstance(kernel, Depthwise) and depthwise.is_supported(kernel):
         return depthwise.build_depthwise(kernel, func)
+    if isinstance(kernel, XcaScores) and attention.is_supported(kernel):
+        return attention.build_xca_scores(kernel, func)
+    if isinstance(kernel, XcaApply) and attention.is_supported(kernel):
+        return attention.build_xca_apply(kernel, func)
     return None
