@@ -73,8 +73,8 @@ def smull(a: Expr, b: Expr) -> Expr:
 
 
 def pairs(x: Expr) -> Expr:
-    """saddlp: int16x8 sums of neighbours of int8x16."""
-    return _call("int16x8", "saddlp", x)
+    """saddlp: sums of neighbours, int16x8 of int8x16 or int32x4 of int16x8."""
+    return _call("int16x8" if lanes_of(x) == 16 else "int32x4", "saddlp", x)
 
 
 def sadalp(acc: Expr, pairs: Expr) -> Expr:

@@ -6,9 +6,9 @@ Inputs are widened to int16 as x - zp_in, so padding is zero and need not be com
 from __future__ import annotations
 
 from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Expr
 from tvm.tirx.script.builder import ir as T
-from tvm.script.ir_builder import IRBuilder
 
 from ...intrinsics import arm_neon as neon
 from ...kernels import Depthwise

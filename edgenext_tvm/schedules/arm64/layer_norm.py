@@ -24,8 +24,8 @@ MAX_CHANNELS = 32_767
 
 
 def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
-    """Return the kernel's function, or None for an affine one or channels that are no multiple of eight."""
-    if kernel.affine or kernel.c % 8 or kernel.c > MAX_CHANNELS:
+    """Return the kernel's function, or None for channels that are no multiple of eight."""
+    if kernel.c % 8 or kernel.c > MAX_CHANNELS:
         return None
     return build_function(func, _LayerNorm(kernel, "dotprod" in features).body)
 
@@ -35,13 +35,15 @@ class _LayerNorm:
         self.kernel, self.c, self.dotprod = kernel, kernel.c, dotprod
         self.rows = LANES if kernel.t % LANES == 0 else 1
 
-    def body(self, x: tirx.Buffer, ln: tirx.Buffer, qp: tirx.Buffer, y: tirx.Buffer) -> None:
+    def body(self, **b: tirx.Buffer) -> None:
         groups = self.kernel.t // self.rows
         chunk = largest_divisor(groups, min(MAX_CHUNK, max(1, groups // MIN_PARALLEL)))
         with loop(groups // chunk, "chunk", parallel=True) as outer, loop(chunk, "group") as inner:
-            self._group((outer * chunk + inner) * self.rows, x, ln, qp, y)
+            self._group((outer * chunk + inner) * self.rows, **b)
 
-    def _group(self, first: Expr, x: tirx.Buffer, ln: tirx.Buffer, qp: tirx.Buffer, y: tirx.Buffer) -> None:
+    def _group(
+        self, first: Expr, x: tirx.Buffer, ln: tirx.Buffer, qp: tirx.Buffer, y: tirx.Buffer, **affine: tirx.Buffer
+    ) -> None:
         sums, squares = (Registers(name, self.rows, "int32x4") for name in ("sums", "squares"))
         zero = neon.splat(tirx.const(0, "int32"), 4)
         for r in range(self.rows):
@@ -75,10 +77,22 @@ class _LayerNorm:
 
             def write(at: Expr, lanes: int) -> None:
                 quads = ep.widen(bind(x.vload([first + r, at], f"int8x{lanes}"), "x"))
-                values = [bind(ep.scaled(neon.smull(quad, factor) - start, scale), "f") for quad in quads]
+                centred = [neon.smull(quad, factor) - start for quad in quads]
+                if affine:
+                    values = [self._affine(value, scale, at + 4 * q, **affine) for q, value in enumerate(centred)]
+                else:
+                    values = [bind(ep.scaled(value, scale), "f") for value in centred]
                 store_vector(y, [first + r, at], ep.requantized(values, zero_point), lanes)
 
             self._blocks(write)
+
+    def _affine(
+        self, centred: Expr, scale: Expr, channel: Expr, g: tirx.Buffer, b: tirx.Buffer, rs: tirx.Buffer
+    ) -> tirx.Var:
+        """float32x4: the normalised value in fixed point times gamma plus beta, before its last rounding."""
+        gamma, beta = (buffer.vload([channel], "int32x4") for buffer in (g, b))
+        value = ep.fixed(centred, scale) * gamma + beta
+        return bind(ep.scaled(value, neon.splat(rs[0], 4)), "f")
 
     def _blocks(self, emit: Callable[[Expr, int], None]) -> None:
         """Emit `emit` for all channels, 16 at a time and the last 8."""

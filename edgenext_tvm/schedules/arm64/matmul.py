@@ -1,5 +1,4 @@
-"""dense and conv2d on AArch64: register tiles of rows x channels over packed weights, the epilogue on the tile.
-"""
+"""dense and conv2d on AArch64: register tiles of rows x channels over packed weights, the epilogue on the tile."""
 
 from __future__ import annotations
 
@@ -8,9 +7,11 @@ from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.tirx import Expr
+from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import arm_neon as neon
 from ...kernels import Conv2d, Dense
+from ...kernels.packing import round_up
 from ...kernels.window import needs_padding
 from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
@@ -23,6 +24,12 @@ MAX_UNROLLED = 3
 """Steps of 16 products a sum that one iteration of the innermost loop does."""
 MAX_GATHERED = 64
 """Bytes of a window that may be gathered from rows that are not whole vectors."""
+MAX_EXPANDED_GROUPS = 62
+"""Groups of eight inputs of a row in one buffer on the stack: 992 bytes expanded."""
+MIN_PANELS = 8
+MIN_EXPANDED = 64
+"""Expanding rows first pays for that many panels of channels and inputs a row."""
+MAX_UNROLLED_GROUPS = 6
 MIN_PARALLEL = 8
 STEP = 16
 
@@ -58,6 +65,13 @@ def rows_of(kernel: Dense | Conv2d) -> Rows | None:
     return Rows(kernel.n * oh * ow, kernel.kh, length, ow, gathered)
 
 
+def split_groups(groups: int) -> list[tuple[int, int]]:
+    """(first, count) of the buffers that hold an expanded row of `groups` groups of eight inputs."""
+    parts = -(-groups // MAX_EXPANDED_GROUPS)
+    per_part = round_up(-(-groups // parts), 2)
+    return [(at, min(per_part, groups - at)) for at in range(0, groups, per_part)]
+
+
 def choose_tile(rows: Rows, channels: int, products: type[Sdot] | type[Smlal]) -> Tile:
     """Return the tile that loads least per product; its sides divide the rows of a line and the channels."""
     best = None
@@ -88,8 +102,22 @@ class _Matmul:
 
     def __init__(self, kernel: Dense | Conv2d, rows: Rows, tile: Tile, products: type[Sdot] | type[Smlal]) -> None:
         self.kernel, self.rows, self.tile = kernel, rows, tile
-        self.products = products(tile, *rows.runs)
-        self.panels = kernel.co // (4 * tile.quads)
+        panels = kernel.co // (4 * tile.quads)
+        worthwhile = panels >= MIN_PANELS and rows.segments * rows.length >= MIN_EXPANDED
+        self.expands = products is Smlal and rows.count > tile.rows and (rows.gathered or worthwhile)
+        # Expanded rows are joined to one segment; that needs segments of whole groups of eight, or one segment.
+        self.expands = self.expands and (
+            rows.gathered
+            or rows.segments == 1
+            or (rows.length % 8 == 0 and rows.segments * rows.length <= 8 * MAX_EXPANDED_GROUPS)
+        )
+        runs = (1, rows.segments * rows.length) if self.expands else rows.runs
+        self.products = products(tile, *runs)
+        self.panels = panels
+        self.parts = split_groups(-(-rows.segments * rows.length // 8))
+        # The first group may set the sums instead of adding to them, if the others still fit a loop well.
+        self.peels = self.expands and largest_divisor(self.parts[0][1] - 1, MAX_UNROLLED_GROUPS) >= 3
+        self.expanded: list[list[tirx.Buffer]] = []
 
     def build(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         shapes = {1: (self.panels, *self.products.shape)}
@@ -109,8 +137,14 @@ class _Matmul:
             return
         rows = group * self.tile.rows
         with loop(tiles // group, "chunk", parallel=True) as chunk:
-            with loop(self.panels, "panel") as panel, loop(group, "tile") as tile:
-                self._tile(buffers, chunk * group + tile, panel)
+            if self.expands:
+                with loop(group, "tile") as tile:
+                    self._expand(buffers["x"], chunk * group + tile)
+                    with loop(self.panels, "panel") as panel:
+                        self._tile(buffers, chunk * group + tile, panel)
+            else:
+                with loop(self.panels, "panel") as panel, loop(group, "tile") as tile:
+                    self._tile(buffers, chunk * group + tile, panel)
             if self.kernel.epilogue == "lut":
                 size = rows * self.kernel.co
                 ep.emit_look_up(buffers["y"], buffers["lut"], chunk * size, size)
@@ -120,9 +154,12 @@ class _Matmul:
         channel = panel * (4 * quads)
         sums = Registers("sums", self.tile.rows * quads * self.products.sums_per_quad, "int32x4")
         bias = [bind(b["bias"].vload([channel + 4 * v], "int32x4"), "bias") for v in range(quads)]
-        self.products.start(sums, bias)
+        if not self.peels:
+            self.products.start(sums, bias)
         self._accumulate(sums, b, tile, panel)
         totals = [[bind(self.products.total(sums, r, v), "acc") for v in range(quads)] for r in range(self.tile.rows)]
+        if self.peels:
+            totals = [[bind(acc + start, "acc") for acc, start in zip(row, bias, strict=True)] for row in totals]
         mult = [bind(b["mult"].vload([channel + 4 * v], "float32x4"), "mult") for v in range(quads)]
         if self.kernel.out_dtype == "float32":
             for r, row in enumerate(totals):
@@ -136,7 +173,62 @@ class _Matmul:
         ]
         emit_epilogue(self.kernel.epilogue, b, flat, mult * self.tile.rows, runs)
 
+    def _expand(self, x: tirx.Buffer, tile: Expr) -> None:
+        """Write the rows of a tile to the stack as the products want them, once for all panels."""
+        total = self.rows.segments * self.rows.length
+        self.expanded = [
+            [T.alloc_buffer((16 * count,), "int8") for _, count in self.parts] for _ in range(self.tile.rows)
+        ]
+
+        def write(row: int, segment: Expr, k: Expr, lanes: int, part: int, group: Expr) -> None:
+            vectors = Smlal.expand(bind(self._input(x, tile, row, segment, k, lanes), "x"))
+            for half, vector in enumerate(vectors):
+                store_vector(self.expanded[row][part], [(group + half) * 16], vector, 16)
+
+        if self.rows.gathered:
+            for r in range(self.tile.rows):
+                for k in range(0, total, 16):
+                    write(r, tirx.IntImm("int32", 0), tirx.IntImm("int32", k), min(16, total - k), 0, k // 8)
+            return
+        for part, (first, count) in enumerate(self.parts):
+            one = self.rows.segments == 1  # several segments fit one part
+            length = min(8 * count, self.rows.length - 8 * first) if one else self.rows.length
+            with loop(self.rows.segments, "segment") as segment:
+                base = segment * (self.rows.length // 8)
+                if length // 16:
+                    with loop(length // 16, "k") as k:
+                        for r in range(self.tile.rows):
+                            write(r, segment, 8 * first + k * 16, 16, part, base + k * 2)
+                done = length // 16 * 16
+                for lanes in (8, 4):
+                    if length - done >= lanes:
+                        for r in range(self.tile.rows):
+                            at = tirx.IntImm("int32", 8 * first + done)
+                            write(r, segment, at, lanes, part, base + done // 8)
+                        done += lanes
+
+    def _accumulate_expanded(self, sums: Registers, b: dict[str, tirx.Buffer], panel: Expr) -> None:
+        zero = tirx.IntImm("int32", 0)
+        for part, (first, count) in enumerate(self.parts):
+
+            def add(group: Expr, part: int = part, first: int = first, sets: bool = False) -> None:
+                at = group * 16
+                xs = [bind(row[part].vload([at], "int8x16"), "x2") for row in self.expanded]
+                self.products.add_expanded(sums, b["w"], panel, zero, first + group, xs, sets)
+
+            done = 1 if part == 0 and self.peels else 0
+            if done:
+                add(zero, sets=True)
+            # No rest after the loop: LLVM would schedule it into the epilogue, which costs spills.
+            unrolled = largest_divisor(count - done, MAX_UNROLLED_GROUPS)
+            with loop((count - done) // unrolled, "k") as k:
+                for u in range(unrolled):
+                    add(done + k * unrolled + u)
+
     def _accumulate(self, sums: Registers, b: dict[str, tirx.Buffer], tile: Expr, panel: Expr) -> None:
+        if self.expanded:
+            self._accumulate_expanded(sums, b, panel)
+            return
         segments, length = self.rows.runs
         zero = tirx.IntImm("int32", 0)
 
@@ -148,7 +240,7 @@ class _Matmul:
             for k in range(0, length, 16):
                 add(zero, tirx.IntImm("int32", k), min(16, length - k))
             return
-        step = STEP if length >= 2 * STEP else 8
+        step = STEP if length >= 2 * STEP or isinstance(self.products, Smlal) else 8
         steps = length // step
         # A loop, however short, keeps LLVM from scheduling the products into the epilogue, which costs spills.
         unrolled = largest_divisor(steps, min(MAX_UNROLLED, max(1, steps // 2))) if steps else 1

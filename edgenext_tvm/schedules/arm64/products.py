@@ -107,22 +107,43 @@ class Smlal:
 
     def add(self, sums: Registers, w: tirx.Buffer, panel: Expr, segment: Expr, k: Expr, xs: Sequence[Expr]) -> None:
         """Add the products of one int8 vector per row, of bytes [k, k + lanes) of the segment."""
+        expanded = [self.expand(x) for x in xs]
+        for half in range(len(expanded[0])):
+            self.add_expanded(sums, w, panel, segment, k // 8 + half, [bind(row[half], "x2") for row in expanded])
+
+    @staticmethod
+    def expand(x: Expr) -> list[Expr]:
+        """Per eight bytes of x one int8x16: the first four twice, then the last four twice (zeros where x ends)."""
+        lanes = neon.lanes_of(x)
+        if lanes == 4:
+            twice = tirx.reinterpret("int8x8", neon.splat(tirx.reinterpret("int32", x), 2))
+            return [neon.concat(twice, neon.splat(tirx.const(0, "int8"), 8))]
+        words = tirx.reinterpret(f"int32x{lanes // 4}", x)
+        orders = [[2 * half, 2 * half, 2 * half + 1, 2 * half + 1] for half in range(lanes // 8)]
+        return [tirx.reinterpret("int8x16", neon.shuffle([words], order)) for order in orders]
+
+    def add_expanded(
+        self,
+        sums: Registers,
+        w: tirx.Buffer,
+        panel: Expr,
+        segment: Expr,
+        group: Expr,
+        xs: Sequence[Expr],
+        first: bool = False,
+    ) -> None:
+        """Add the products of one expanded vector per row, the `group`-th eight bytes of the segment.
+
+        first: the sums hold nothing yet and are set.
+        """
         pairs = 2 * self.tile.quads
-        lanes = neon.lanes_of(xs[0])
-        for half in range(max(1, lanes // 8)):
-            words = [tirx.reinterpret(f"int32x{lanes // 4}" if lanes > 4 else "int32", x) for x in xs]
-            if lanes == 4:
-                twice = [bind(tirx.reinterpret("int8x8", neon.splat(word, 2)), "x2") for word in words]
-            else:
-                at = [2 * half, 2 * half, 2 * half + 1, 2 * half + 1]
-                twice = [bind(tirx.reinterpret("int8x16", neon.shuffle([word], at)), "x2") for word in words]
-            for p in range(pairs):
-                weights = bind(w.vload([panel, segment, k // 8 + half, p, 0], "int8x16"), "w")
-                for r, x in enumerate(twice):
-                    products = neon.smull(neon.low(weights, 8), x if lanes == 4 else neon.low(x, 8))
-                    if lanes > 4:
-                        products = products + neon.smull(neon.high(weights, 8), neon.high(x, 8))
-                    sums.set(r * pairs + p, neon.sadalp(sums.get(r * pairs + p), products))
+        for p in range(pairs):
+            weights = bind(w.vload([panel, segment, group, p, 0], "int8x16"), "w")
+            for r, x in enumerate(xs):
+                products = neon.smull(neon.low(weights, 8), neon.low(x, 8))
+                products = products + neon.smull(neon.high(weights, 8), neon.high(x, 8))
+                total = neon.pairs(products) if first else neon.sadalp(sums.get(r * pairs + p), products)
+                sums.set(r * pairs + p, total)
 
     def total(self, sums: Registers, row: int, quad: int) -> Expr:
         first = 2 * (row * self.tile.quads + quad)

@@ -42,7 +42,7 @@ class InstructionCounts:
 
 
 def plugin_path() -> Path:
-    """The compiled QEMU plugin, from the cache or compiled now. UserError if the host's C compiler is missing or fails."""
+    """The compiled QEMU plugin, from the cache or compiled now. UserError if the host has no C compiler or it fails."""
     source = _HERE / "count_blocks.c"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     path = cache_dir() / "emulator" / f"count_blocks-{digest}.so"
@@ -51,7 +51,7 @@ def plugin_path() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise UserError(
-            "counting instructions needs a C compiler for this machine; install gcc (Debian: gcc libc6-dev)"
+            "counting instructions needs a C compiler; install gcc (Debian: gcc libc6-dev)"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
