@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
+from ...kernels import Add, Conv2d, Dense, Depthwise, Kernel, LayerNorm, Lut, XcaApply, XcaScores
 from ...kernels.window import needs_padding
 from . import attention, depthwise
+from .elementwise import build_add, build_lut
 from .layer_norm import build_layer_norm
 from .matmul import build_conv2d, build_dense
 
@@ -18,16 +19,21 @@ def build_x86(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> 
     """Return `func` written for AVX-512, or None if a feature is missing or this shape has no special code."""
     if not features >= NEEDED:
         return None
-    if isinstance(kernel, Dense):
-        return build_dense(kernel, func)
-    if isinstance(kernel, Conv2d) and not needs_padding(kernel):
-        return build_conv2d(kernel, func)
-    if isinstance(kernel, LayerNorm) and not kernel.affine:
-        return build_layer_norm(kernel, func)
-    if isinstance(kernel, Depthwise) and depthwise.is_supported(kernel):
-        return depthwise.build_depthwise(kernel, func)
-    if isinstance(kernel, XcaScores) and attention.is_supported(kernel):
-        return attention.build_xca_scores(kernel, func)
-    if isinstance(kernel, XcaApply) and attention.is_supported(kernel):
-        return attention.build_xca_apply(kernel, func)
+    match kernel:
+        case Dense():
+            return build_dense(kernel, func)
+        case Conv2d() if not needs_padding(kernel):
+            return build_conv2d(kernel, func)
+        case Depthwise() if depthwise.is_supported(kernel):
+            return depthwise.build_depthwise(kernel, func)
+        case LayerNorm():
+            return build_layer_norm(kernel, func)
+        case XcaScores() if attention.is_supported(kernel):
+            return attention.build_xca_scores(kernel, func)
+        case XcaApply() if attention.is_supported(kernel):
+            return attention.build_xca_apply(kernel, func)
+        case Lut():
+            return build_lut(kernel, func)
+        case Add():
+            return build_add(kernel, func)
     return None

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import x86
 from ...kernels import LayerNorm
+from ...kernels import requantize as rq
+from ...kernels.packing import PaddedChannels, round_up
 from ..vector_unit import largest_divisor
 from .emit import LANES, Expr, Register, bind, build_function, load
 from .epilogue import MAX_VECTORS, requantize, store_bytes
 
 
 def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Return `func`, not affine, for AVX-512: sums by vpdpbusd, C * q - S by vpdpwssd."""
+    """Return `func` for AVX-512: sums by vpdpbusd, C * q - S by vpdpwssd."""
     rows = largest_divisor(kernel.t, LANES)
     c = kernel.c
 
     def body(*buffers: tirx.Buffer) -> None:
-        x, ln, qp, y = buffers
+        x, ln, qp, *affine, y = buffers
         zero_point = bind("zp_out", qp[0])
         with T.parallel(kernel.t // rows) as chunk:
             first = bind("row", chunk * rows)
@@ -35,12 +39,29 @@ def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc) -> tirx.PrimFunc:
                 multiplier = bind("multiplier", x86.splat(scale.buffer[r], "float32", LANES))
                 for channel in range(0, c, MAX_VECTORS * LANES):
                     count = min(MAX_VECTORS * LANES, c - channel)
-                    centred = [centre(x, first + r, channel + v, min(LANES, count - v), start, c)
-                               for v in range(0, count, LANES)]
-                    out = requantize(centred, [multiplier] * len(centred), zero_point)
+                    values = [
+                        centre(x, first + r, channel + v, min(LANES, count - v), start, c)
+                        for v in range(0, count, LANES)
+                    ]
+                    factors = [multiplier] * len(values)
+                    if affine:
+                        values = [apply_affine(v, multiplier, affine, channel + LANES * i) for i, v in enumerate(values)]
+                        factors = [x86.splat(affine[2][0], "float32", LANES)] * len(values)
+                    out = requantize(values, factors, zero_point)
                     store_bytes(y, [first + r, channel], out, count)
 
-    return build_function(kernel, func, body)
+    padded = (round_up(c, LANES),)
+    packed = [(PaddedChannels(argument, (argument,), LANES), (padded, "int32")) for argument in (3, 4)]
+    return build_function(kernel, func, body, packed if kernel.affine else [])
+
+
+def apply_affine(centred: Expr, multiplier: Expr, affine: Sequence[tirx.Buffer], channel: int) -> Expr:
+    """Return int32x16 fixed(centred, multiplier) * g + b."""
+    g, b, _ = affine
+    limit = x86.splat(float(rq.FIXED_LIMIT), "float32", LANES)
+    lowest = x86.splat(-float(rq.FIXED_LIMIT), "float32", LANES)
+    scaled = tirx.max(centred.astype("float32x16") * multiplier, lowest)
+    return x86.round_half_even(tirx.min(scaled, limit)) * load(g, [channel], LANES) + load(b, [channel], LANES)
 
 
 def row_sums(x: tirx.Buffer, first: Expr, rows: int, c: int) -> tuple[list[Expr], list[Expr]]:
