@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 
 from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
@@ -11,7 +13,7 @@ from .matmul import build_matmul
 from .xca_apply import build_xca_apply
 from .xca_scores import build_xca_scores
 
-_BUILDERS = {
+_BUILDERS: dict[type[Kernel], Callable[..., tirx.PrimFunc | None]] = {
     Conv2d: build_matmul,
     Dense: build_matmul,
     Depthwise: build_depthwise,

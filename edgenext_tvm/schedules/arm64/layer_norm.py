@@ -1,4 +1,4 @@
-"""layer_norm on AArch64: the sums of four rows at a time, their four scales in one vector, then row by row the output."""
+"""layer_norm on AArch64: the sums of four rows at a time and their scales in one vector, then the output by rows."""
 
 from __future__ import annotations
 

@@ -208,13 +208,15 @@ class _Matmul:
                         done += lanes
 
     def _accumulate_expanded(self, sums: Registers, b: dict[str, tirx.Buffer], panel: Expr) -> None:
+        assert isinstance(self.products, Smlal)
+        products = self.products
         zero = tirx.IntImm("int32", 0)
         for part, (first, count) in enumerate(self.parts):
 
             def add(group: Expr, part: int = part, first: int = first, sets: bool = False) -> None:
                 at = group * 16
                 xs = [bind(row[part].vload([at], "int8x16"), "x2") for row in self.expanded]
-                self.products.add_expanded(sums, b["w"], panel, zero, first + group, xs, sets)
+                products.add_expanded(sums, b["w"], panel, zero, first + group, xs, sets)
 
             done = 1 if part == 0 and self.peels else 0
             if done:
@@ -242,8 +244,10 @@ class _Matmul:
             return
         step = STEP if length >= 2 * STEP or isinstance(self.products, Smlal) else 8
         steps = length // step
+        # With more sums the loads of a second step would need registers that sums hold.
+        limit = MAX_UNROLLED if sums.count <= 16 else 1
         # A loop, however short, keeps LLVM from scheduling the products into the epilogue, which costs spills.
-        unrolled = largest_divisor(steps, min(MAX_UNROLLED, max(1, steps // 2))) if steps else 1
+        unrolled = largest_divisor(steps, min(limit, max(1, steps // 2))) if steps else 1
         with loop(segments, "segment") as segment:
             if steps:
                 with loop(steps // unrolled, "k") as k:

@@ -1,4 +1,4 @@
-"""xca_apply on AArch64: a matrix product per head, whose weights, the attention scores, are packed on the stack first."""
+"""xca_apply on AArch64: a matrix product per head, whose weights, the scores, are packed on the stack first."""
 
 from __future__ import annotations
 

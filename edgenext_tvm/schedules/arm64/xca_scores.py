@@ -104,7 +104,7 @@ class _XcaScores:
             scale = bind(b["tau"][head] * inverse[0][i], "scale")
             largest = Registers("largest", 1, "int32x4")
             largest.set(0, neon.splat(tirx.const(-(1 << 31), "int32"), 4))
-            for start, lanes in self._vectors():
+            for start, _ in self._vectors():
                 gram = b["gram"].vload([head * d + i, start], "int32x4")
                 f = gram.astype("float32x4") * neon.splat(scale, 4) * inverse[1].vload([start], "float32x4")
                 limit = neon.splat(tirx.const(float(rq.FIXED_LIMIT), "float32"), 4)
