@@ -50,9 +50,7 @@ def plugin_path() -> Path:
         return path
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise UserError(
-            "counting instructions needs a C compiler; install gcc (Debian: gcc libc6-dev)"
-        )
+        raise UserError("counting instructions needs a C compiler; install gcc (Debian: gcc libc6-dev)")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
