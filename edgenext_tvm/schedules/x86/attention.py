@@ -127,7 +127,7 @@ class _Scores:
         z = self.zero_point
         for v, (s, squares) in enumerate(keys):
             # What the sums of (q + 128) * k have too much or too little, per key.
-            missing = constant(self.kernel.t) * x86.splat(z * z, "int32", LANES) - s * x86.splat(z + 128, "int32", LANES)
+            missing = x86.splat(z * z * self.kernel.t, "int32", LANES) - s * x86.splat(z + 128, "int32", LANES)
             for row, value in ((0, missing), (1, x86.as_type("int32x16", self.inverse(squares)))):
                 position = [row, self.first + v * LANES]
                 self.store_lanes(self.norms, position, bind("per_key", value), self.lanes(v))

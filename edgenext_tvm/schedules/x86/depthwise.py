@@ -1,7 +1,7 @@
 """Depthwise convolution by vpdpbusd: four input rows of one column, byte by byte, meet four taps of one kernel column.
 
-An output row i needs input rows i .. i + KH - 1, so ceil((R + KH - 1) / 4) groups of four rows serve R output rows, each
-with its taps shifted to where its rows lie. Channels run 16 at a time; the last 16 may overlap those before.
+An output row i needs input rows i .. i + KH - 1, so ceil((R + KH - 1) / 4) groups of four rows serve R output
+rows, each with its taps shifted to where its rows lie. Channels run 16 at a time; the last 16 may overlap those before.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ def build_function(
         T.func_name("main")
         names = [param.name for param in func.params]
         body(*[T.arg(name, T.buffer(shape, dtype)) for name, (shape, dtype) in zip(names, types, strict=True)])
-    built = builder.get().with_attrs(dict(func.attrs))
+    # Without the mark of schedulable functions: there are no blocks whose buffers could shrink, and looking takes long.
+    attributes = {key: value for key, value in func.attrs.items() if key != "s_tir"}
+    built = builder.get().with_attrs(attributes)
     return with_packings(built, [packing for packing, _ in packed]) if packed else built
 
 

@@ -45,7 +45,9 @@ def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc) -> tirx.PrimFunc:
                     ]
                     factors = [multiplier] * len(values)
                     if affine:
-                        values = [apply_affine(v, multiplier, affine, channel + LANES * i) for i, v in enumerate(values)]
+                        starts = range(channel, channel + count, LANES)
+                        pairs = zip(values, starts, strict=True)
+                        values = [apply_affine(value, multiplier, affine, begin) for value, begin in pairs]
                         factors = [x86.splat(affine[2][0], "float32", LANES)] * len(values)
                     out = requantize(values, factors, zero_point)
                     store_bytes(y, [first + r, channel], out, count)

@@ -20,7 +20,7 @@ Check = Callable[..., None]
 
 @pytest.fixture
 def check() -> Check:
-    """check(kernel[, func]): `func`, by default what `schedule_kernel` builds, gives the twin's bits on all patterns."""
+    """check(kernel[, func]): `func`, by default what `schedule_kernel` builds, gives the twin's bits."""
     if native.isa() != "x86_64" or not set(native.features()) >= NEEDED:
         pytest.skip(f"this machine lacks one of {', '.join(sorted(NEEDED))}")
 

@@ -14,9 +14,9 @@ from edgenext_tvm.schedules.x86.depthwise import (
 
 KERNELS = [
     Depthwise(1, 8, 8, 24, 3, 3, 1, 1, 1, 1, 1, 1),
-    Depthwise(1, 8, 16, 16, 5, 5, 1, 1, 2, 2, 2, 2),
-    Depthwise(1, 8, 8, 88, 7, 7, 1, 1, 3, 3, 3, 3),
-    Depthwise(1, 3, 5, 24, 9, 9, 1, 1, 4, 4, 4, 4),
+    Depthwise(1, 4, 6, 16, 5, 5, 1, 1, 2, 2, 2, 2),
+    Depthwise(1, 4, 8, 40, 7, 7, 1, 1, 3, 3, 3, 3),
+    Depthwise(1, 2, 3, 24, 9, 9, 1, 1, 4, 4, 4, 4),
     Depthwise(1, 5, 7, 17, 3, 5, 1, 1, 1, 2, 1, 2, epilogue="lut"),
     Depthwise(2, 6, 4, 18, 3, 2),
     Depthwise(1, 7, 24, 20, 4, 3, 1, 1, 0, 2, 3, 0),
@@ -32,7 +32,7 @@ def test_depthwise_gives_the_twins_bits(check, kernel: Depthwise) -> None:
 
 @pytest.mark.parametrize("tile", [DepthwiseTile(1, 1), DepthwiseTile(4, 2), DepthwiseTile(2, 8), DepthwiseTile(3, 4)])
 def test_every_tile_gives_the_twins_bits(check, tile: DepthwiseTile) -> None:
-    kernel = Depthwise(1, 12, 16, 16, 5, 5, 1, 1, 2, 2, 2, 2)
+    kernel = Depthwise(1, 12, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1)
     check(kernel, build_depthwise(kernel, kernel.prim_func("kernel"), tile))
 
 

@@ -69,7 +69,7 @@ def test_no_kernel_needs_a_hidden_workspace(lowered: list[PlainKernel]) -> None:
 
 def test_all_kernels_compile_fast(lowered: list[PlainKernel]) -> None:
     start = time.process_time()
-    assert len(object_bytes(lowered, TARGET)) < 200_000
+    assert len(object_bytes(lowered, TARGET)) < 250_000
     assert time.process_time() - start < 20
 
 

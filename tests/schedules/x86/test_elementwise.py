@@ -15,7 +15,9 @@ def test_look_ups_give_the_twins_bits(check, kernel: Lut) -> None:
 
 
 @pytest.mark.parametrize(
-    "kernel", [Add(5, 3), Add(64, 30, 88, 0, 88, 30), Add(49, 100), Add(1, 64)], ids=lambda k: k.task_hint.replace(" ", "-")
+    "kernel",
+    [Add(5, 3), Add(64, 30, 88, 0, 88, 30), Add(49, 100), Add(1, 64)],
+    ids=lambda k: k.task_hint.replace(" ", "-"),
 )
 def test_sums_give_the_twins_bits(check, kernel: Add) -> None:
     check(kernel)
