@@ -6,8 +6,7 @@ Each function states its element types; `lane` is a block of 128 bits. Needs AVX
 from __future__ import annotations
 
 from tvm import tirx
-
-Expr = tirx.Expr
+from tvm.tirx import Expr
 
 ZMM_BYTES = 64
 FLIP = 0x80

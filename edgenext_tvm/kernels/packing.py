@@ -55,7 +55,7 @@ def packings_of(func: tirx.PrimFunc) -> tuple[Packing, ...]:
     text = (func.attrs or {}).get(PACKINGS_ATTR)
     found = []
     for row in json.loads(str(text)) if text is not None else []:
-        packing = _PACKINGS[row.pop("kind")]
+        packing: type = _PACKINGS[row.pop("kind")]
         found.append(packing(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}))
     return tuple(found)
 

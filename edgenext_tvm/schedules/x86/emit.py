@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import Expr
 from tvm.tirx.script.builder import ir as T
 
 from ...kernels import Kernel
 from ...kernels.packing import Packing, with_packings
 
-Expr = tirx.Expr
 LANES = 16
 """int32 or float32 elements of a vector."""
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvm import tirx
+from tvm.tirx import Expr
 
 from ...intrinsics import x86
 from ...kernels import requantize as rq
 from .emit import LANES, bind, load, store
 
-Expr = tirx.Expr
 MAX_VECTORS = 4
 LARGEST = float(1 << 30)
 """Anything from 2^9 on saturates; this is far from both limits."""
