@@ -244,7 +244,7 @@ def _operators(module: tvm.IRModule) -> str:
 def _check_arena(settings: CompileSettings, program: object) -> None:
     if settings.max_arena_kib is None:
         return
-    schedule = default_schedule(settings.board.isa)
+    schedule = default_schedule(settings.board.isa, settings.board.cpu.features)
     plan = lower_program(program, "enx_plan", settings.board.tvm_target(), schedule).plan  # type: ignore[arg-type]
     limit = settings.max_arena_kib * 1024
     if plan.arena_bytes > limit:

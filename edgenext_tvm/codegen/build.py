@@ -41,11 +41,11 @@ class BuildResult:
     c_sources: Path
 
 
-def default_schedule(isa: str) -> Schedule:
-    """The project's schedules for one instruction set."""
+def default_schedule(isa: str, features: Sequence[str] = ()) -> Schedule:
+    """The project's schedules for one instruction set and those of its features that kernels have special code for."""
     from edgenext_tvm.schedules.default import schedule_kernel
 
-    return lambda func: schedule_kernel(func, isa)
+    return lambda func: schedule_kernel(func, isa, features)
 
 
 def build_library(
@@ -72,7 +72,8 @@ def build_library(
     toolchain = Toolchain.for_board(board)
     program = read_program(lowered_mod)
     prefix = f"enx_{meta.name}"
-    native = lower_program(program, prefix, board.tvm_target(), schedule or default_schedule(board.isa))
+    schedule = schedule or default_schedule(board.isa, board.cpu.features)
+    native = lower_program(program, prefix, board.tvm_target(), schedule)
     portable = lower_program(program, prefix, C_TARGET, portable_schedule or default_schedule(PORTABLE_ISA))
     with _whole_or_nothing(out) as folder:
         _write_sources(folder, portable, meta, golden)

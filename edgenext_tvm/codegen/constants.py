@@ -70,10 +70,10 @@ def store_constants(lowered: LoweredProgram, prefix: str) -> ConstantTable:
     views: list[list[str]] = []
     uses: list[list[str]] = []
     for step in lowered.steps:
-        for argument, ref in enumerate(step.step.inputs):
+        for argument, ref in enumerate(step.operands):
             if not isinstance(ref, ConstantRef):
                 continue
-            array = lowered.program.constants[ref.index]
+            array = lowered.constants[ref.index]
             dtype = str(array.dtype)
             if dtype not in C_TYPES or dtype in ("int64", "float64", "bool"):
                 raise UserError(

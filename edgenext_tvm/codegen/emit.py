@@ -74,7 +74,7 @@ class _Emitter:
         type_name = C_TYPES[pointer.dtype]
         if isinstance(operand, ConstantRef):
             stored = self.constants.stored[self.constants.place[operand.index]]
-            array = self.lowered.program.constants[operand.index]
+            array = self.lowered.constants[operand.index]
             return Argument(
                 f"{stored.name}.{array.dtype}",
                 f"{pointer.name}: {array.dtype} {_shape(array.shape)} constant",

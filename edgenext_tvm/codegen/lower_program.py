@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 from tvm.target import Target
 from tvm_ffi import structural_equal, structural_hash
 
 from edgenext_tvm.codegen.plain_c import PlainKernel, lower_kernel
 from edgenext_tvm.codegen.plan import MemoryPlan, plan_memory, share_memory
-from edgenext_tvm.codegen.program import Operand, Program, Step, ValueRef
+from edgenext_tvm.codegen.program import ConstantRef, Operand, Program, Step, ValueRef
+from edgenext_tvm.errors import UserError
+from edgenext_tvm.kernels.packing import Packing, packings_of
 
 Schedule = Callable[[tirx.PrimFunc], tirx.PrimFunc]
-"""Unscheduled PrimFunc -> scheduled PrimFunc with the same parameters."""
+"""Unscheduled PrimFunc -> scheduled PrimFunc with the same parameters, except those it declares as packed."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,16 @@ class LoweredStep:
 
 @dataclass(frozen=True)
 class LoweredProgram:
-    """A program for one target: steps in order, distinct kernels in order of first use, and the arena's plan."""
+    """A program for one target: steps in order, distinct kernels in order of first use, and the arena's plan.
+
+    constants  the program's, followed by those that kernels of this target read packed; operands refer to these
+    """
 
     program: Program
     steps: tuple[LoweredStep, ...]
     kernels: tuple[PlainKernel, ...]
     plan: MemoryPlan
+    constants: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -96,20 +103,47 @@ class _KernelPool:
         return kernel
 
 
+class _PackedConstants:
+    """The program's constants, extended by packed ones as steps ask for them."""
+
+    def __init__(self, constants: tuple[np.ndarray, ...]) -> None:
+        self.constants = list(constants)
+        self.found: dict[tuple[Packing, tuple[int, ...]], ConstantRef] = {}
+
+    def pack(self, step: Step, operands: tuple[Operand, ...], packings: tuple[Packing, ...]) -> tuple[Operand, ...]:
+        """The operands of `step` as its kernel reads them. UserError if a packed operand is not a constant."""
+        packed = list(operands)
+        for packing in packings:
+            sources = [operands[source] for source in packing.sources]
+            indices = tuple(ref.index for ref in sources if isinstance(ref, ConstantRef))
+            if len(indices) != len(sources):
+                raise UserError(
+                    f"step '{step.name}' ({step.layer}) computes its weights at run time; weights must be constants. "
+                    "Export the model with its parameters frozen"
+                )
+            key = (packing, indices)
+            if key not in self.found:
+                self.constants.append(packing.pack(*(self.constants[index] for index in indices)))
+                self.found[key] = ConstantRef(len(self.constants) - 1)
+            packed[packing.argument] = self.found[key]
+        return tuple(packed)
+
+
 def lower_program(program: Program, prefix: str, target: Target, schedule: Schedule) -> LoweredProgram:
     """Kernels named `{prefix}_{kind}_{n}`, lowered once per distinct function, and the plan of the arena."""
     shared = share_memory(program)
     pool = _KernelPool(prefix, target, schedule)
+    constants = _PackedConstants(program.constants)
     steps: list[LoweredStep] = []
     for index, step in enumerate(program.steps):
         func = program.functions[step.function]
         signature = _signature(step, len(func.params), shared[index])
         kernel = pool.get(func, step.kind, signature)
+        packed = constants.pack(step, signature.operands, packings_of(kernel.func))
         operands = tuple(
-            signature.operands[a] if a < len(signature.operands) else HoistedRef(a - len(signature.operands))
-            for a in kernel.arguments
+            packed[a] if a < len(packed) else HoistedRef(a - len(packed)) for a in kernel.arguments
         )
         steps.append(LoweredStep(step, kernel, operands))
     hoisted = {i: s.kernel.hoisted_bytes for i, s in enumerate(steps) if s.kernel.hoisted_bytes}
     plan = plan_memory(program, shared, hoisted)
-    return LoweredProgram(program, tuple(steps), tuple(pool.kernels), plan)
+    return LoweredProgram(program, tuple(steps), tuple(pool.kernels), plan, tuple(constants.constants))

@@ -61,19 +61,26 @@ class PlainKernel:
     hoisted_bytes: tuple[int, ...]
 
 
-def lowering_passes(vectorize: bool) -> tvm.ir.transform.Pass:
-    """TVM's default lowering up to the point where it would build the packed calling convention."""
+def lowering_passes(vectorize: bool, has_blocks: bool = True) -> tvm.ir.transform.Pass:
+    """TVM's default lowering up to the point where it would build the packed calling convention.
+
+    has_blocks: False for functions written without schedulable blocks; their buffers have their final size, and
+    looking for smaller ones takes seconds.
+    """
     s, x = s_tir_transform, tirx_transform
+    blocks = [
+        s.LowerInitBlock(),
+        s.PlanAndUpdateBufferAllocationLocation(),
+        s.ConvertBlocksToOpaque(),
+        s.CompactBufferAllocation(),
+        s.LowerMatchBuffer(),
+        s.StmtSimplify(),
+        s.LowerOpaqueBlock(),
+    ]
     return tvm.ir.transform.Sequential(
         [
             s.CanonicalizeLoop(),
-            s.LowerInitBlock(),
-            s.PlanAndUpdateBufferAllocationLocation(),
-            s.ConvertBlocksToOpaque(),
-            s.CompactBufferAllocation(),
-            s.LowerMatchBuffer(),
-            s.StmtSimplify(),
-            s.LowerOpaqueBlock(),
+            *(blocks if has_blocks else [s.StmtSimplify()]),
             x.FlattenBuffer(),
             x.NarrowDataType(32),
             s.LoopPartition(),
@@ -193,7 +200,7 @@ def lower_kernel(
     vectorize = target.kind.name != "c"
     mod = tvm.IRModule({name: func.with_attr("target", target).with_attr("global_symbol", name)})
     with tvm.transform.PassContext(opt_level=3):
-        mod = lowering_passes(vectorize)(mod)
+        mod = lowering_passes(vectorize, has_blocks="s_tir" in func.attrs)(mod)
     num_original = len(func.params)
     lowered = _normalize_parallel(mod[name])
     lowered, hoisted_bytes = hoist_workspaces(lowered)

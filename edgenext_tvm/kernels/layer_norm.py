@@ -91,7 +91,7 @@ class LayerNorm(Kernel):
                     store(squares, (t,), tirx.const(0, "int32"))
                 store(squares, (t,), squares[t] + rq.to_int32(x[t, c]) * rq.to_int32(x[t, c]))
             with block("scale", "S", (self.t,)) as (t,):
-                variance = self._variance_expr(sums[t], squares[t])
+                variance = self.variance_expr(sums[t], squares[t])
                 store(scale, (t,), ln[1] / tirx.sqrt(rq.to_float32(variance) + ln[0]))
             with block("out", "SS", (self.t, self.c)) as (t, c):
                 centred = rq.to_int32(x[t, c]) * self.c - sums[t]
@@ -104,7 +104,8 @@ class LayerNorm(Kernel):
 
         return build_kernel(self, names, body)
 
-    def _variance_expr(self, s: tirx.Expr, squares: tirx.Expr) -> tirx.Expr:
+    def variance_expr(self, s: tirx.Expr, squares: tirx.Expr) -> tirx.Expr:
+        """Return 16 times the sum of squared deviations, from the sums of x and x^2: scalars or vectors."""
         # Operands of both divisions are not negative, so truncation is floor and costs no sign fix-up.
         c = self.c
         mean = tirx.truncdiv((s + 128 * c) * 2 + c, 2 * c) - 128

@@ -10,6 +10,7 @@ from tvm import tirx
 from tvm.target import Target, codegen
 
 from .base import Kernel
+from .packing import pack_arguments
 
 
 def host_target() -> Target:
@@ -18,11 +19,14 @@ def host_target() -> Target:
 
 
 def compile_on_host(kernel: Kernel, func: tirx.PrimFunc) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """Return a function from the kernel's inputs to output 0, which runs `func`: the kernel, scheduled or not."""
+    """Return a function from the kernel's inputs to output 0, which runs `func`: the kernel, scheduled or not.
+
+    Arguments that `func` declares as packed are packed here.
+    """
     library = tvm.compile(tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")}), target=host_target())
 
     def run(inputs: Sequence[np.ndarray]) -> np.ndarray:
-        arguments = [tvm.runtime.tensor(array) for array in inputs]
+        arguments = [tvm.runtime.tensor(array) for array in pack_arguments(func, inputs)]
         outputs = [tvm.runtime.tensor(np.zeros(*type_)) for type_ in kernel.output_types()]
         if kernel.inplace_input >= 0:
             outputs[0] = arguments[kernel.inplace_input]

@@ -15,7 +15,7 @@ def program_with(*arrays: np.ndarray) -> LoweredProgram:
     inputs = tuple(ConstantRef(i) for i in range(len(arrays)))
     step = Step("s", "head", "k", "test", inputs, (), 0, (), (), 0)
     program = Program((), arrays, (step,), {}, 0, 0)
-    return LoweredProgram(program, (LoweredStep(step, None, ()),), (), MemoryPlan({}, {}, 0, 0))
+    return LoweredProgram(program, (LoweredStep(step, None, inputs),), (), MemoryPlan({}, {}, 0, 0), arrays)
 
 
 def test_equal_contents_are_stored_once_whatever_their_type():

@@ -1,0 +1,1 @@
+"""Vector instructions as expressions of TIR, one module per architecture."""

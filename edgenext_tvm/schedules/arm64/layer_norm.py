@@ -1,0 +1,126 @@
+"""layer_norm on AArch64: the sums of four rows at a time and their scales in one vector, then the output by rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+from tvm import tirx
+from tvm.tirx import Expr
+from tvm.tirx.script.builder import ir as T
+
+from ...intrinsics import arm_neon as neon
+from ...kernels import LayerNorm
+from ..vector_unit import largest_divisor
+from . import epilogue as ep
+from .function import Registers, bind, build_function, loop, store_vector
+
+LANES = 4
+MAX_CHUNK = 8
+MIN_PARALLEL = 8
+MAX_UNROLLED = 2
+MAX_CHANNELS = 32_767
+"""C is an int16 factor."""
+
+
+def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
+    """Return the kernel's function, or None for channels that are no multiple of eight."""
+    if kernel.c % 8 or kernel.c > MAX_CHANNELS:
+        return None
+    return build_function(func, _LayerNorm(kernel, "dotprod" in features).body)
+
+
+class _LayerNorm:
+    def __init__(self, kernel: LayerNorm, dotprod: bool) -> None:
+        self.kernel, self.c, self.dotprod = kernel, kernel.c, dotprod
+        self.rows = LANES if kernel.t % LANES == 0 else 1
+
+    def body(self, **b: tirx.Buffer) -> None:
+        groups = self.kernel.t // self.rows
+        chunk = largest_divisor(groups, min(MAX_CHUNK, max(1, groups // MIN_PARALLEL)))
+        with loop(groups // chunk, "chunk", parallel=True) as outer, loop(chunk, "group") as inner:
+            self._group((outer * chunk + inner) * self.rows, **b)
+
+    def _group(
+        self, first: Expr, x: tirx.Buffer, ln: tirx.Buffer, qp: tirx.Buffer, y: tirx.Buffer, **affine: tirx.Buffer
+    ) -> None:
+        sums, squares = (Registers(name, self.rows, "int32x4") for name in ("sums", "squares"))
+        zero = neon.splat(tirx.const(0, "int32"), 4)
+        for r in range(self.rows):
+            sums.set(r, zero)
+            squares.set(r, zero)
+
+        def add(at: Expr, lanes: int) -> None:
+            for r in range(self.rows):
+                row = x.vload([first + r, at], f"int8x{lanes}")
+                if lanes == 8:
+                    row = neon.concat(row, neon.splat(tirx.const(0, "int8"), 8))
+                row = bind(row, "x")
+                sums.set(r, self._add_values(sums.get(r), row))
+                squares.set(r, self._add_squares(squares.get(r), row))
+
+        self._blocks(add)
+        total, total_squares = (bind(self._across(registers), "total") for registers in (sums, squares))
+        mean = bind(tirx.truncdiv((total + 128 * self.c) * 2 + self.c, self._splat(2 * self.c)) - 128, "mean")
+        rest = bind(total - mean * self.c, "rest")
+        deviation = total_squares - mean * total * 2 + mean * mean * self.c
+        variance = deviation * 16 - tirx.truncdiv(rest * rest * 16, self._splat(self.c))
+        root = tirx.sqrt(variance.astype("float32x4") + neon.splat(ln[0], 4))
+        starts, scales = Registers("starts", 1, "int32x4"), Registers("scales", 1, "float32x4")
+        starts.set(0, total)
+        scales.set(0, neon.splat(ln[1], 4) / root)
+        zero_point = ep.zero_point_vector(qp[0])
+        factor = neon.splat(tirx.const(self.c, "int16"), 4)
+        with T.serial(self.rows) if self.rows > 1 else nullcontext(0) as r:
+            start = bind(neon.splat(starts.buffer[r], 4), "start")
+            scale = bind(neon.splat(scales.buffer[r], 4), "scale")
+
+            def write(at: Expr, lanes: int) -> None:
+                quads = ep.widen(bind(x.vload([first + r, at], f"int8x{lanes}"), "x"))
+                centred = [neon.smull(quad, factor) - start for quad in quads]
+                if affine:
+                    values = [self._affine(value, scale, at + 4 * q, **affine) for q, value in enumerate(centred)]
+                else:
+                    values = [bind(ep.scaled(value, scale), "f") for value in centred]
+                store_vector(y, [first + r, at], ep.requantized(values, zero_point), lanes)
+
+            self._blocks(write)
+
+    def _affine(
+        self, centred: Expr, scale: Expr, channel: Expr, g: tirx.Buffer, b: tirx.Buffer, rs: tirx.Buffer
+    ) -> tirx.Var:
+        """float32x4: the normalised value in fixed point times gamma plus beta, before its last rounding."""
+        gamma, beta = (buffer.vload([channel], "int32x4") for buffer in (g, b))
+        value = ep.fixed(centred, scale) * gamma + beta
+        return bind(ep.scaled(value, neon.splat(rs[0], 4)), "f")
+
+    def _blocks(self, emit: Callable[[Expr, int], None]) -> None:
+        """Emit `emit` for all channels, 16 at a time and the last 8."""
+        blocks = self.c // 16
+        unrolled = largest_divisor(blocks, MAX_UNROLLED) if blocks else 1
+        if blocks:
+            with loop(blocks // unrolled, "block") as block:
+                for u in range(unrolled):
+                    emit((block * unrolled + u) * 16, 16)
+        if self.c % 16:
+            emit(tirx.IntImm("int32", blocks * 16), 8)
+
+    def _splat(self, value: int) -> Expr:
+        return neon.splat(tirx.const(value, "int32"), 4)
+
+    def _add_values(self, acc: Expr, x: Expr) -> Expr:
+        if self.dotprod:
+            return neon.sdot(acc, x, neon.splat(tirx.const(1, "int8"), 16))
+        return neon.sadalp(acc, neon.pairs(x))
+
+    def _add_squares(self, acc: Expr, x: Expr) -> Expr:
+        if self.dotprod:
+            return neon.sdot(acc, x, x)
+        for half in (neon.low(x, 8), neon.high(x, 8)):
+            acc = neon.sadalp(acc, neon.smull(half, half))
+        return acc
+
+    def _across(self, registers: Registers) -> Expr:
+        """The sum over each register's lanes, one lane a row."""
+        parts = [registers.get(r % self.rows) for r in range(LANES)]
+        return neon.addp(neon.addp(parts[0], parts[1]), neon.addp(parts[2], parts[3]))

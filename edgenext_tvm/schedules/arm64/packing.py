@@ -1,0 +1,61 @@
+"""Weight layouts of the AArch64 kernels without the dotprod extension."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ...kernels.packing import PackedDots, Packing
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedPairs(Packing):
+    """Weights [.., K, CO] for smull/smlal: eight rows of two neighbouring channels fill one register, zero padded.
+
+    Rows are split into segments as in PackedDots. Result int8[ceil(CO / lanes), segments, ceil(segment / 8),
+    lanes / 2, 16], `lanes` even; the 16 bytes are [half of the rows][channel][row of that half].
+    """
+
+    lanes: int
+    segment: int = 0
+
+    kind = "pairs"
+
+    def pack(self, *arrays: np.ndarray) -> np.ndarray:
+        """See the class docstring."""
+        quads = PackedDots(self.argument, self.sources, self.lanes, 4, self.segment).pack(*arrays)
+        if quads.shape[2] % 2:
+            quads = np.pad(quads, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
+        panels, segments, fours = quads.shape[:3]
+        split = quads.reshape(panels, segments, fours // 2, 2, self.lanes // 2, 2, 4)
+        packed = split.transpose(0, 1, 2, 4, 3, 5, 6)
+        return np.ascontiguousarray(packed.reshape(panels, segments, fours // 2, self.lanes // 2, 16))
+
+
+@dataclasses.dataclass(frozen=True)
+class WidenedTaps(Packing):
+    """The same weights as int16, so that no instruction widens them at run time."""
+
+    kind = "widened_taps"
+
+    def pack(self, *arrays: np.ndarray) -> np.ndarray:
+        """See the class docstring."""
+        (w,) = arrays
+        return w.astype(np.int16)
+
+
+@dataclasses.dataclass(frozen=True)
+class CentredBias(Packing):
+    """int32[C] sums that start a product whose inputs are x - zp_in: bias + zp_in * sum of weights.
+
+    Sources: bias int32[C], w int8[KH, KW, C], qp int32[2] = (zp_in, zp_out). Taps on padding then add nothing.
+    """
+
+    kind = "centred_bias"
+
+    def pack(self, *arrays: np.ndarray) -> np.ndarray:
+        """See the class docstring; wraps like the sums it starts."""
+        bias, w, qp = arrays
+        sums = w.reshape(-1, bias.size).sum(axis=0, dtype=np.int64)
+        return (bias.astype(np.int64) + int(qp[0]) * sums).astype(np.int32)

@@ -1,0 +1,207 @@
+"""Matrix products by vpdpbusd: a tile of rows x vectors of int32 sums stays in registers over the whole reduction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from ...intrinsics import x86
+from ...kernels import Conv2d, Dense
+from ...kernels.base import TensorType
+from ...kernels.packing import BiasOfUnsigned, PackedDots, Packing, PaddedChannels, round_up
+from ..vector_unit import divisors, largest_divisor
+from .emit import LANES, Expr, Register, bind, build_function, load
+from .epilogue import MAX_VECTORS, Epilogue
+
+GROUP = 4
+"""Products that one instruction adds into each sum."""
+REGISTERS = 28
+"""Sums that fit beside a vector of weights and a broadcast input."""
+MIN_PARALLEL = 8
+MAX_ROWS = 14
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """rows x vectors sums of LANES channels in registers; `group` tiles of rows reuse a panel of weights in L1."""
+
+    rows: int
+    vectors: int
+    group: int
+
+
+def choose_tile(rows: int, vectors: int, images: int = 1) -> Tile:
+    """Return the tile of least cost whose rows divide `rows`: per step rows broadcasts and vectors weight loads.
+
+    images: how many times `rows` rows there are.
+    """
+    best: tuple[float, Tile] | None = None
+    for r in (d for d in divisors(rows) if d <= MAX_ROWS):
+        for v in range(1, min(MAX_VECTORS, vectors, REGISTERS // r) + 1):
+            full, rest = divmod(vectors, v)
+            cost = sum(count * (r * width + 0.5 * (r + width) + 1) for count, width in ((full, v), (1, rest)) if width)
+            tiles = images * rows // r
+            group = largest_divisor(tiles, max(1, min(8, tiles // MIN_PARALLEL)))
+            if best is None or cost / r < best[0]:
+                best = (cost / r, Tile(r, v, group))
+    assert best is not None
+    return best[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operands:
+    """The packed arguments of one product: w [vectors, segments, steps, 16, 4], bias [16 vectors].
+
+    `segment` input bytes are contiguous; segment s of row r begins at `start(row, s)`, indices of x.
+    """
+
+    x: tirx.Buffer
+    w: tirx.Buffer
+    bias: tirx.Buffer
+    segment: int
+    start: Callable[[Expr, Expr | int], list[Expr | int]]
+
+
+def build_dense(kernel: Dense, func: tirx.PrimFunc, tile: Tile | None = None) -> tirx.PrimFunc:
+    """Return `func` with weights packed for vpdpbusd; inputs become x + 128 on the way, the bias makes up for it."""
+    tile = tile or choose_tile(kernel.t, vectors_of(kernel.co))
+
+    def body(*buffers: tirx.Buffer) -> None:
+        x, w, bias, mult, qp, *extra, y = buffers
+        operands = Operands(x, w, bias, kernel.ci, lambda row, segment: [row, 0])
+        epilogue = Epilogue(kernel.epilogue, mult, qp, extra, y)
+        emit_product(kernel.t, kernel.co, tile, operands, epilogue, lambda row: [row])
+
+    return build_function(kernel, func, body, packed_weights(kernel.co, 1, kernel.ci))
+
+
+def build_conv2d(kernel: Conv2d, func: tirx.PrimFunc, tile: Tile | None = None) -> tirx.PrimFunc:
+    """Return `func`, a convolution without padding, as a product whose rows are patches, KH segments of KW * CI."""
+    oh, ow = kernel.out_hw
+    segment = kernel.kw * kernel.ci
+    tile = tile or choose_tile(ow, vectors_of(kernel.co), kernel.n * oh)
+
+    def pixel(row: Expr) -> list[Expr]:
+        return [tirx.floordiv(row, oh * ow), tirx.floormod(tirx.floordiv(row, ow), oh), tirx.floormod(row, ow)]
+
+    def body(*buffers: tirx.Buffer) -> None:
+        x, w, bias, mult, qp, *extra, y = buffers
+
+        def start(row: Expr, s: Expr | int) -> list[Expr | int]:
+            n, i, j = pixel(row)
+            return [n, i * kernel.stride_h + s, j * kernel.stride_w, 0]
+
+        operands = Operands(x, w, bias, segment, start)
+        rows = kernel.n * oh * ow
+        emit_product(rows, kernel.co, tile, operands, Epilogue(kernel.epilogue, mult, qp, extra, y), pixel)
+
+    return build_function(kernel, func, body, packed_weights(kernel.co, kernel.kh, segment))
+
+
+def vectors_of(channels: int) -> int:
+    """Return how many vectors of sums hold `channels`."""
+    return round_up(channels, LANES) // LANES
+
+
+def packed_weights(co: int, segments: int, segment: int) -> list[tuple[Packing, TensorType]]:
+    """Return how w, bias and mult (arguments 1, 2, 3) are packed, and their types."""
+    vectors, steps = vectors_of(co), round_up(segment, GROUP) // GROUP
+    return [
+        (PackedDots(1, (1,), LANES, GROUP, segment), ((vectors, segments, steps, LANES, GROUP), "int8")),
+        (BiasOfUnsigned(2, (2, 1), LANES), ((vectors * LANES,), "int32")),
+        (PaddedChannels(3, (3,), LANES), ((vectors * LANES,), "float32")),
+    ]
+
+
+def emit_product(
+    rows: int,
+    channels: int,
+    tile: Tile,
+    operands: Operands,
+    epilogue: Epilogue,
+    position: Callable[[Expr], list[Expr]],
+) -> None:
+    """Emit the product of `rows` x `channels`; `position` gives the indices of a row of y.
+
+    Chunks of tile.group tiles of rows run in parallel (panels of channels where there is one chunk); within a chunk
+    panel by panel, so that a panel's weights stay in the first-level cache.
+    """
+    vectors = vectors_of(channels)
+    chunk_rows = tile.rows * tile.group
+
+    def panel(first_row: Expr | int, vector: Expr | int, width: int, count: int) -> None:
+        with T.serial(tile.group) as group:
+            row = bind("row", first_row + group * tile.rows)
+            sums = accumulate(row, vector, tile.rows, width, operands)
+            channel = vector * LANES
+            for r in range(tile.rows):
+                epilogue.emit([s.get() for s in sums[r]], [*position(row + r), channel], channel, count)
+
+    def panels(first_row: Expr | int, loop: Callable[[int], Any]) -> None:
+        whole = channels // (LANES * tile.vectors)
+        if whole:
+            with loop(whole) as p:
+                panel(first_row, p * tile.vectors, tile.vectors, LANES * tile.vectors)
+        if rest := channels - whole * LANES * tile.vectors:
+            panel(first_row, whole * tile.vectors, vectors - whole * tile.vectors, rest)
+
+    chunks = rows // chunk_rows
+    if chunks == 1 and channels % (LANES * tile.vectors) == 0:
+        panels(0, T.parallel)
+    else:
+        with T.parallel(chunks) as chunk:
+            panels(chunk * chunk_rows, T.serial)
+
+
+def accumulate(row: Expr, vector: Expr | int, rows: int, width: int, operands: Operands) -> list[list[Register]]:
+    """Emit the sums of `rows` rows from `row` and `width` vectors of channels from `vector`; [rows][width]."""
+    _, segments, steps, _, _ = (int(extent) for extent in operands.w.shape)
+    sums = [[Register(f"sum_{r}_{v}") for v in range(width)] for r in range(rows)]
+    for v in range(width):
+        start = bind("start", load(operands.bias, [(vector + v) * LANES], LANES))
+        for r in range(rows):
+            sums[r][v].set(start)
+
+    def step(segment: Expr | int, k: Expr | int, count: int) -> None:
+        weights = [bind("weights", load_dots(operands.w, [vector + v, segment, k])) for v in range(width)]
+        for r in range(rows):
+            *outer, first = operands.start(row + r, segment)
+            inputs = bind("inputs", broadcast_group(operands.x, [*outer, first + k * GROUP], count))
+            for v in range(width):
+                sums[r][v].set(x86.dot_unsigned_signed(sums[r][v].get(), inputs, weights[v]))
+
+    def segment_steps(segment: Expr | int) -> None:
+        whole, rest = divmod(operands.segment, GROUP)
+        if whole:
+            with T.serial(whole) as k:
+                step(segment, k, GROUP)
+        if rest:
+            step(segment, steps - 1, rest)
+
+    if segments == 1:
+        segment_steps(0)
+    else:
+        with T.serial(segments) as segment:
+            segment_steps(segment)
+    return sums
+
+
+def load_dots(w: tirx.Buffer, indices: Sequence[Expr | int]) -> Expr:
+    """Return int8x64: the weights of one step, [16 channels, 4]."""
+    return load(w, [*indices, 0, 0], x86.ZMM_BYTES)
+
+
+def broadcast_group(x: tirx.Buffer, indices: list[Expr | int], count: int) -> Expr:
+    """Return 16 copies of x + 128 as four uint8 in int32x16; beyond `count` bytes nothing is read."""
+    if count == GROUP:
+        word = tirx.reinterpret("int32", load(x, indices, GROUP))
+    else:
+        *outer, first = indices
+        word = tirx.const(0, "int32")
+        for i in range(count):
+            word = word | ((x[(*outer, first + i)].astype("int32") & 0xFF) << (8 * i))
+    return x86.splat(x86.flip(word), "int32", LANES)

@@ -1,0 +1,1 @@
+"""Tuning: what is measured, where it runs, and what is kept."""

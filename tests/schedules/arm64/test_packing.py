@@ -1,0 +1,41 @@
+"""Packed weights element by element."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgenext_tvm.schedules.arm64.packing import CentredBias, PackedPairs, WidenedTaps
+
+
+@pytest.mark.parametrize(
+    ("k", "co", "lanes", "segment"), [(24, 8, 8, 0), (12, 16, 8, 0), (32, 8, 4, 16), (20, 8, 8, 0)]
+)
+def test_eight_rows_of_two_channels_fill_sixteen_bytes(k: int, co: int, lanes: int, segment: int) -> None:
+    w = np.random.default_rng(0).integers(-127, 128, (k, co)).astype(np.int8)
+    length = segment or k
+    packed = PackedPairs(1, (1,), lanes, segment).pack(w)
+    assert packed.shape == (co // lanes, k // length, -(-length // 8), lanes // 2, 16)
+    expected = np.zeros_like(packed)
+    for row in range(k):
+        for channel in range(co):
+            part, r = divmod(row, length)
+            byte = r % 8 // 4 * 8 + channel % 2 * 4 + r % 4
+            expected[channel // lanes, part, r // 8, channel % lanes // 2, byte] = w[row, channel]
+    np.testing.assert_array_equal(packed, expected)
+
+
+def test_taps_keep_their_values_as_int16() -> None:
+    w = np.arange(-127, 128, dtype=np.int8).reshape(5, 3, 17)
+    packed = WidenedTaps(1, (1,)).pack(w)
+    assert packed.dtype == np.int16
+    np.testing.assert_array_equal(packed, w)
+
+
+def test_a_centred_bias_makes_up_for_the_zero_point() -> None:
+    rng = np.random.default_rng(1)
+    w, x = rng.integers(-127, 128, (3, 3, 8)).astype(np.int8), rng.integers(-128, 128, (3, 3, 8))
+    bias, qp = rng.integers(-999, 999, 8).astype(np.int32), np.array([-77, 5], np.int32)
+    centred = CentredBias(2, (2, 1, 4)).pack(bias, w, qp)
+    wide = w.astype(np.int32)
+    np.testing.assert_array_equal(centred + ((x + 77) * wide).sum((0, 1)), bias + (x * wide).sum((0, 1)))
