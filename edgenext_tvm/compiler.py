@@ -215,6 +215,7 @@ def _prepare_program_file(settings: CompileSettings, stages: Stages) -> _Prepare
 
         with stages.stage("import") as done:
             module = import_onnx(path)
+            _check_quantized(module, path)
             done.append(_operators(module))
         return _Prepared(module, onnx_logits(path), None, files={ONNX_FILE: path.read_bytes()})
     with stages.stage("model") as done:
@@ -222,11 +223,22 @@ def _prepare_program_file(settings: CompileSettings, stages: Stages) -> _Prepare
         done.append(f"{path}, {quantized.recipe.num_classes} classes, {quantized.recipe.input_size} pixels")
     with stages.stage("import") as done:
         module = import_program(quantized.exported)
+        _check_quantized(module, path)
         done.append(_operators(module))
     recipe = quantized.recipe
     return _Prepared(
         module, torch_logits(quantized), recipe.preprocessing, recipe, recipe.weights_sha256, _program_files(quantized)
     )
+
+
+def _check_quantized(module: tvm.IRModule, path: Path) -> None:
+    values = [binding.value for block in module["main"].body.blocks for binding in block.bindings]
+    operators = {value.op.name for value in values if isinstance(value, tvm.relax.Call) and hasattr(value.op, "name")}
+    if "relax.dequantize" not in operators:
+        raise UserError(
+            f"{path} is not quantized: no tensor in it is dequantized; give a QDQ program (int8, with QuantizeLinear "
+            "and DequantizeLinear in ONNX), or a variant, which is quantized here"
+        )
 
 
 def _program_files(quantized: QuantizedProgram) -> dict[str, bytes]:

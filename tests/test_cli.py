@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -159,6 +160,14 @@ def test_a_recipe_of_another_model_or_size_says_whose_it_is(command: Command, ho
     assert "other.json was made for edgenext_small, not for edgenext_xx_small" in error
     error = error_of(command, "compile", "edgenext_xx_small", "--recipe", recipe, "--input-size", 96)
     assert "recipe.json was made for 64 pixels, but the model takes 96; give --input-size 64" in error
+
+
+def test_a_float_onnx_file_is_told_to_be_quantized_first(command: Command, tmp_path: Path) -> None:
+    image, logits = (onnx.helper.make_tensor_value_info(name, 1, [1, 3, 8, 8]) for name in ("x", "y"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "float", [image], [logits])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "float.onnx")
+    error = error_of(command, "compile", tmp_path / "float.onnx", "--out", tmp_path / "build")
+    assert "float.onnx is not quantized" in error and "give a QDQ program" in error
 
 
 def test_mistakes_with_a_build_are_told(command: Command, host_build: Path, tmp_path: Path) -> None:
