@@ -179,7 +179,7 @@ class Board(_Frozen):
         return self.run.runner == "host"
 
     def tvm_target(self) -> Target:
-        """TVM's LLVM target. Raises UserError for a CPU unknown to LLVM, which would fall back silently."""
+        """TVM's LLVM target. Raises UserError for a CPU or feature unknown to LLVM, which would fall back silently."""
         from tvm.target import Target, codegen
 
         if not codegen.llvm_is_valid_cpu(self.llvm.mcpu, self.llvm.mtriple):
@@ -193,7 +193,7 @@ class Board(_Frozen):
                 f"{self.file}: llvm.mcpu: LLVM knows no CPU '{self.llvm.mcpu}' for {self.llvm.mtriple}; "
                 f"allowed: {known}"
             )
-        return Target(
+        target = Target(
             {
                 "kind": "llvm",
                 "mtriple": self.llvm.mtriple,
@@ -202,6 +202,19 @@ class Board(_Frozen):
                 "num-cores": self.cpu.cores,
             }
         )
+        for name in (attribute[1:] for attribute in self.llvm.mattr if attribute.startswith("+")):
+            if not codegen.target_has_features([name], target):
+                raise UserError(
+                    f"{self.file}: llvm.mattr: LLVM knows no feature '+{name}' of {self.llvm.mcpu}; features are "
+                    "spelled as in clang's -target-feature, for example +neon or +dotprod"
+                )
+        for name in self.cpu.features:
+            if not codegen.target_has_features([name], target):
+                raise UserError(
+                    f"{self.file}: cpu.features: '{name}' is not enabled by llvm.mcpu = '{self.llvm.mcpu}' and "
+                    f"llvm.mattr; add \"+{name}\" to llvm.mattr, or remove the feature"
+                )
+        return target
 
 
 def target_folders() -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import warnings
 from typing import Any
@@ -33,6 +34,8 @@ threads_option = click.option("--threads", type=int, default=1, show_default=Tru
 def main() -> None:
     """Runs the command line; the process ends with its status."""
     _silence_imports()
+    # ends like an exception, so that what was being written is removed
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     arguments = sys.argv[1:]
     try:
         status = cli.main(args=arguments, prog_name="edgenext-tvm", standalone_mode=False)

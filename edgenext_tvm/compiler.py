@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +14,8 @@ import torch
 import tvm
 
 from edgenext_tvm.board import Board
-from edgenext_tvm.codegen.build import BuildResult, build_library, default_schedule
+from edgenext_tvm.codegen.build import BuildResult, build_library, check_replaceable, default_schedule
 from edgenext_tvm.codegen.lower_program import lower_program
-from edgenext_tvm.codegen.manifest import FILE_NAME as MANIFEST_FILE
 from edgenext_tvm.codegen.meta import GoldenVector, ModelMeta
 from edgenext_tvm.codegen.program import read_program
 from edgenext_tvm.codegen.toolchain import Toolchain
@@ -118,7 +116,7 @@ def compile_stages(settings: CompileSettings, stages: Stages, quiet: bool = Fals
     # what cannot succeed is told before minutes of work
     Toolchain.for_board(settings.board)
     settings.board.tvm_target()
-    _check_out(settings.out)
+    check_replaceable(settings.out)
     if is_program_file(settings.model):
         prepared = _prepare_program_file(settings, stages)
     else:
@@ -136,18 +134,6 @@ def compile_stages(settings: CompileSettings, stages: Stages, quiet: bool = Fals
         result = build_library(lowered, meta, settings.board, settings.out, golden, extra_files=files)
         done.append(f"{len(result.manifest.files)} files in {result.folder}")
     return result
-
-
-def _check_out(out: Path) -> None:
-    """What build_library would refuse at the end: `out` must be new, empty or an earlier build."""
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_FILE).is_file():
-        raise UserError(f"{out} exists and is not a build folder (no {MANIFEST_FILE}); give another name, or remove it")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; give the name of a folder to create")
-    above = next(folder for folder in Path(os.path.abspath(out)).parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        kind = "a folder without write permission" if above.is_dir() else "a file"
-        raise UserError(f"cannot create {out}: {above} is {kind}; give another folder with --out")
 
 
 def _prepare_variant(settings: CompileSettings, stages: Stages, quiet: bool) -> _Prepared:

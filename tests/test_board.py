@@ -186,3 +186,16 @@ def test_a_cpu_unknown_to_llvm_lists_the_known_ones(own_board: Path) -> None:
     rewrite(own_board, 'mcpu = "cortex-a72"', 'mcpu = "cortex-a99"')
     with pytest.raises(UserError, match=r"llvm\.mcpu: LLVM knows no CPU 'cortex-a99'.*cortex-a76"):
         load_board(own_board).tvm_target()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('mattr = ["+neon"]', 'mattr = ["+neon", "+nosuch"]', r"llvm\.mattr: LLVM knows no feature '\+nosuch'"),
+        ('features = ["neon"]', 'features = ["neon", "dotprod"]', r"cpu\.features: 'dotprod' is not enabled by"),
+    ],
+)
+def test_features_that_llvm_does_not_have_are_named(own_board: Path, old: str, new: str, expected: str) -> None:
+    rewrite(own_board, old, new)
+    with pytest.raises(UserError, match=expected):
+        load_board(own_board).tvm_target()

@@ -68,7 +68,7 @@ def build_library(
     if the module cannot be compiled, or if the toolchain is missing or fails.
     """
     out = Path(os.path.abspath(out_dir))
-    _check_replaceable(out)
+    check_replaceable(out)
     toolchain = Toolchain.for_board(board)
     program = read_program(lowered_mod)
     prefix = f"enx_{meta.name}"
@@ -92,13 +92,18 @@ def build_library(
     )
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
+    """Raise UserError unless `out` is new, empty or an earlier build, in a folder that can be written."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give the name of a folder to create")
     if out.is_dir() and any(out.iterdir()) and not (out / manifest.FILE_NAME).is_file():
         raise UserError(
             f"{out} exists and is not a build folder (no {manifest.FILE_NAME}); give another name, or remove it"
         )
+    above = next(folder for folder in Path(os.path.abspath(out)).parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        kind = "a folder without write permission" if above.is_dir() else "a file"
+        raise UserError(f"cannot create {out}: {above} is {kind}; give another folder with --out")
 
 
 def _is_running(pid: str) -> bool:
