@@ -14,6 +14,7 @@ from edgenext_tvm.compiler import CompileSettings, Progress, Stages, compile_sta
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.quantize.images import decode_image
 from edgenext_tvm.source import model_identifier
+from edgenext_tvm.tune.emulator import InstructionCounts, count_inference
 from edgenext_tvm.verify.build_folder import open_build
 from edgenext_tvm.verify.device import Timing, benchmark, classify, profile, selftest
 from edgenext_tvm.verify.runner import Runner, choose_runner
@@ -24,6 +25,8 @@ __all__ = [
     "VerifyReport",
     "bench_build",
     "compile_model",
+    "count_build",
+    "profile_build",
     "run_build",
     "verify_build",
 ]
@@ -196,6 +199,11 @@ def profile_build(
     build = open_build(build_dir)
     device = runner if isinstance(runner, Runner) else choose_runner(build.board, runner)
     return profile(build, device, threads, repeat)
+
+
+def count_build(build_dir: str | Path) -> InstructionCounts:
+    """Instructions of one inference under the board's emulator: exact and repeatable, and not milliseconds."""
+    return count_inference(build_dir)
 
 
 def _check_threads(threads: int) -> None:

@@ -213,12 +213,22 @@ def run_command(build: str, images: tuple[str, ...], top: int, threads: int, run
 @threads_option
 @click.option("--repeat", type=int, default=50, show_default=True, help="Inferences to time.")
 @click.option("--profile", is_flag=True, help="Also the time of every layer.")
+@click.option("--instructions", is_flag=True, help="Count instructions under the emulator instead.")
 @runner_option
 @json_option
-def bench_command(build: str, threads: int, repeat: int, profile: bool, runner: str | None, as_json: bool) -> None:
-    """Times single inferences of BUILD."""
-    from edgenext_tvm.api import bench_build, profile_build
+def bench_command(
+    build: str, threads: int, repeat: int, profile: bool, instructions: bool, runner: str | None, as_json: bool
+) -> None:
+    """Times single inferences of BUILD, or counts their instructions."""
+    from edgenext_tvm.api import bench_build, count_build, profile_build
 
+    if instructions:
+        counts = count_build(build)
+        if as_json:
+            _emit({"build_dir": build, "instructions": counts.total, "by_function": counts.by_function})
+        else:
+            output.print(tables.counted(build, counts))
+        return
     timing = bench_build(build, threads=threads, repeat=repeat, runner=runner)
     layers = profile_build(build, threads=threads, repeat=repeat, runner=runner) if profile else None
     if as_json:

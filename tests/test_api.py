@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from edgenext_tvm.api import bench_build, compile_model, default_out, profile_build, run_build, verify_build
+from edgenext_tvm.api import (
+    bench_build,
+    compile_model,
+    count_build,
+    default_out,
+    profile_build,
+    run_build,
+    verify_build,
+)
 from edgenext_tvm.board import load_board
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.paths import EXAMPLES
@@ -45,3 +53,16 @@ def test_a_saved_program_compiles_to_the_same_constants(host_build: Path, tmp_pa
     assert result.selftest is True
     assert result.manifest.constants_sha256 == open_build(host_build).manifest.constants_sha256
     assert verify_build(result.build_dir, "synthetic:2").compared_with == "QDQ program"
+
+
+@pytest.mark.qemu
+def test_instructions_are_counted_by_kernel(rpi4_build: Path) -> None:
+    counts = count_build(rpi4_build)
+    kernels = sum(count for name, count in counts.by_function.items() if name.startswith("enx_edgenext_xx_small_"))
+    assert counts.total >= kernels > 0.99 * counts.total
+    assert count_build(rpi4_build) == counts
+
+
+def test_instructions_of_a_host_build_are_refused(host_build: Path) -> None:
+    with pytest.raises(UserError, match="qemu"):
+        count_build(host_build)

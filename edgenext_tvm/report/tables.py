@@ -12,6 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from edgenext_tvm.api import CompileResult
     from edgenext_tvm.board import Board
+    from edgenext_tvm.tune.emulator import InstructionCounts
     from edgenext_tvm.verify.device import Timing
     from edgenext_tvm.verify.verify import VerifyReport
 
@@ -164,4 +165,12 @@ def profiled(layers: dict[str, Any]) -> Table:
     table = _table("layer", "us", "share", "M MAdds", title=f"{layers['total_us']:.0f} us a run")
     for row in layers["layers"]:
         table.add_row(row["layer"], f"{row['us']:.1f}", f"{row['share']:.1%}", f"{row['macs'] / 1e6:.2f}")
+    return table
+
+
+def counted(build_dir: str, counts: InstructionCounts) -> Table:
+    """Executed instructions of one inference by function, most first."""
+    table = _table("function", "M instructions", "share", title=f"{build_dir}: {counts.total / 1e6:.2f} M an inference")
+    for name, count in sorted(counts.by_function.items(), key=lambda item: -item[1]):
+        table.add_row(name, f"{count / 1e6:.3f}", f"{count / counts.total:.1%}")
     return table
