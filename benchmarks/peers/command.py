@@ -19,7 +19,7 @@ from benchmarks.peers.entrants import ENGINES, OURS, Engine, Entrant, choose_eng
 from benchmarks.peers.failures import PeerUnavailable, last_words
 from benchmarks.peers.guard import check_logits
 from benchmarks.peers.interleave import WARM_UPS, Worker, race
-from benchmarks.peers.results import Row, reasons, summary, tables
+from benchmarks.peers.results import Row, disturbance, reasons, summary, tables
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.config import VARIANTS, get_config
 
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for sentence in summary(rows, models, threads):
         output.print(sentence, markup=False)
+    if warning := disturbance(rows):
+        output.print(f"warning: {warning}", style="yellow", markup=False)
     return 0 if any(row.samples for row in rows if row.entrant.engine.name == OURS) else OURS_FAILED_STATUS
 
 
@@ -119,6 +121,7 @@ def run(
         },
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": describe_machine(),
+        "warning": disturbance(rows),
         "load": {"before": before, "after": load_average()},
         "versions": {engine.name: versions(engine) for engine in engines} | {OURS: our_version()},
         "rows": [row.to_dict() for row in rows],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ from rich.text import Text
 
 from benchmarks.peers.entrants import OURS, Entrant
 from benchmarks.peers.interleave import Samples
+
+
+QUIET_SPREAD = 0.15
 
 
 @dataclass
@@ -40,6 +44,18 @@ class Row:
                 "round_medians_ms": self.samples.round_medians_ms,
             }
         return found
+
+
+def disturbance(rows: list[Row]) -> str | None:
+    """What to say where the rounds differ too much to compare medians, None on a quiet machine."""
+    spreads = [row.samples.spread for row in rows if row.samples]
+    if not spreads or statistics.median(spreads) <= QUIET_SPREAD:
+        return None
+    return (
+        f"the machine was not quiet: half of the entrants spread over {statistics.median(spreads):.0%} (quiet: under "
+        f"{QUIET_SPREAD:.0%}). Long inferences are interrupted more often than short ones, so medians flatter the "
+        "fast, and more threads suffer more; end other programs and race again"
+    )
 
 
 def fastest(rows: list[Row], ours: bool) -> Row | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmarks.peers.command import main
 from benchmarks.peers.entrants import ENGINES, Entrant, choose_engines, entrants
 from benchmarks.peers.interleave import Samples
-from benchmarks.peers.results import Row, reasons, summary, tables
+from benchmarks.peers.results import Row, disturbance, reasons, summary, tables
 
 MODEL = "edgenext_xx_small"
 PEERS = Path(__file__).resolve().parents[3] / "benchmarks" / "peers"
@@ -91,3 +91,13 @@ def test_results_keep_every_round_and_every_reason() -> None:
     assert ROWS[0].to_dict()["round_medians_ms"] == [4.0]
     assert ROWS[4].to_dict()["reason"] == "cannot be converted: LayerNorm"
     assert "median_ms" not in ROWS[4].to_dict()
+
+
+def test_figures_of_a_busy_machine_come_with_a_warning() -> None:
+    assert disturbance(ROWS) is None
+    busy = _row("ncnn", "int8", 1, 5.0)
+    busy.samples = Samples([5.0, 5.1, 9.0], 4.9, 3)
+    warning = disturbance([busy])
+    assert warning is not None
+    assert "the machine was not quiet: half of the entrants spread over 78%" in warning
+    assert "race again" in warning
