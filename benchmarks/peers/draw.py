@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+CUT = 2.5
 OURS, OTHERS = "#c8102e", "#8a9ba8"
 
 
@@ -36,8 +38,11 @@ def draw(results: dict, file: Path) -> None:
             labels = [f"{r['engine']} {r['precision']}" for r in rows]
             times = [r["median_ms"] for r in rows]
             colours = [OURS if r["engine"] == results["settings"]["ours"] else OTHERS for r in rows]
-            drawn = axis.barh(labels, times, color=colours)
-            axis.bar_label(drawn, [f"{time:.1f}" for time in times], padding=3, fontsize=8)
+            # one engine far behind must not flatten all others: its bar is cut, its number is not
+            longest = CUT * statistics.median(times) if times else 1.0
+            shown = [min(time, longest) for time in times]
+            labelled = [f"{time:.1f}" + (" (bar cut)" if time > longest else "") for time in times]
+            axis.bar_label(axis.barh(labels, shown, color=colours), labelled, padding=3, fontsize=8)
             axis.set_title(f"{model}, {count} thread{'s' * (count > 1)}", fontsize=10)
             axis.set_xlabel("median of single inferences, ms (less is better)", fontsize=8)
             axis.tick_params(labelsize=8)
@@ -46,7 +51,7 @@ def draw(results: dict, file: Path) -> None:
     machine = results["machine"]
     figure.suptitle(
         f"256x256, batch 1, {machine['cpu']} ({machine['core']}), load {results['load']['before']} before, "
-        f"{results['load']['after']} after",
+        f"{results['load']['after']} after" + ("; the machine was not quiet" if results.get("warning") else ""),
         fontsize=10,
     )
     figure.savefig(file, dpi=150)

@@ -12,7 +12,6 @@ from rich.text import Text
 from benchmarks.peers.entrants import OURS, Entrant
 from benchmarks.peers.interleave import Samples
 
-
 QUIET_SPREAD = 0.15
 
 
