@@ -56,7 +56,7 @@ def registers(lanes: int, unit: VectorUnit) -> int:
 
 
 def odd_width_cost(lanes: int) -> float:
-    """Return how much slower LLVM's code is for a vector whose width is not a power of two (measured: 3 to 6 times)."""
+    """Return how much slower LLVM's code is for a vector whose width is not a power of two, as a rough setting."""
     return 1.0 if lanes & (lanes - 1) == 0 else ODD_WIDTH_COST
 
 
