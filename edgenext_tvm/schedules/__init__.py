@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .default import schedule_kernel
+from .default import schedule_kernel, space_of
+from .space import Decisions, Knob, Space
 
-__all__ = ["schedule_kernel"]
+__all__ = ["Decisions", "Knob", "Space", "schedule_kernel", "space_of"]

@@ -8,14 +8,15 @@ import tvm
 from tvm import s_tir, tirx
 
 from ..kernels import Depthwise, Kernel, XcaApply, XcaScores, kernel_of
-from .arm64 import build_arm64
+from .arm64 import arm64_space
 from .attention import schedule_xca_apply, schedule_xca_scores
 from .depthwise import schedule_depthwise
 from .generic import schedule_generic
 from .matmul import schedule_matmul
 from .rowwise import schedule_add, schedule_global_avg_pool, schedule_layer_norm, schedule_lut
-from .vector_unit import vector_unit
-from .x86 import build_x86
+from .space import Decisions, Space
+from .vector_unit import VectorUnit, vector_unit
+from .x86 import x86_space
 
 _ROWWISE = {
     "add": schedule_add,
@@ -26,26 +27,38 @@ _ROWWISE = {
     "lut": schedule_lut,
 }
 
-Builder = Callable[[Kernel, tirx.PrimFunc, frozenset[str]], "tirx.PrimFunc | None"]
-"""(kernel, its unscheduled function, features) -> the function for them, or None where there is no special code."""
+Spaces = Callable[[Kernel, tirx.PrimFunc, frozenset[str]], "Space | None"]
+"""(kernel, its unscheduled function, features) -> the space of its special code, or None where there is none."""
 
-_BUILDERS: dict[str, tuple[Builder, ...]] = {"x86_64": (build_x86,), "aarch64": (build_arm64,)}
+_SPECIAL: dict[str, tuple[Spaces, ...]] = {"x86_64": (x86_space,), "aarch64": (arm64_space,)}
 
 
-def schedule_kernel(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> tirx.PrimFunc:
-    """Return the same function scheduled for `isa`, attributes kept: "x86_64", "aarch64", "armv7" or "c" (C source).
+def space_of(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> Space:
+    """Return the design space of an unscheduled function: "x86_64", "aarch64", "armv7" or "c" (C source).
 
-    The result computes the same bits. Its body is one parallel loop, or has none. No internal buffer exceeds 1 KiB.
-    A function without a kernel description gets a generic schedule. UserError if the instruction set is not known.
-    With `features` (a board's cpu.features) the result may use those instructions, and may read constant arguments in
-    another layout: `kernels.packing.packings_of` tells which.
+    Every point computes the same bits; its body is one parallel loop, or has none; no internal buffer exceeds 1 KiB
+    unless code generation may hoist it. A function without a kernel description gets a generic schedule.
+    UserError if the instruction set is not known. With `features` (a board's cpu.features) the points may use those
+    instructions, and may read constant arguments in another layout: `kernels.packing.packings_of` tells which.
     """
     unit = vector_unit(isa)
     kernel = kernel_of(func)
     if kernel is not None:
-        for builder in _BUILDERS.get(isa, ()):
-            if (built := builder(kernel, func, frozenset(features))) is not None:
-                return built
+        for special in _SPECIAL.get(isa, ()):
+            if (space := special(kernel, func, frozenset(features))) is not None:
+                return space
+    kind = kernel.kind if kernel is not None else "generic"
+    return Space(f"{isa}.{kind}", lambda _: _portable(kernel, func, unit))
+
+
+def schedule_kernel(
+    func: tirx.PrimFunc, isa: str, features: Sequence[str] = (), decisions: Decisions | None = None
+) -> tirx.PrimFunc:
+    """Return `func` scheduled at a point of its space, by default the hand-picked one; attributes kept."""
+    return space_of(func, isa, features).at(decisions)
+
+
+def _portable(kernel: Kernel | None, func: tirx.PrimFunc, unit: VectorUnit) -> tirx.PrimFunc:
     sch = s_tir.Schedule(tvm.IRModule({"main": func}))
     if kernel is None:
         schedule_generic(sch, unit)

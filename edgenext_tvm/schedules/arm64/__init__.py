@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tvm import tirx
 
 from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
+from ..space import Space
 from .depthwise import build_depthwise
 from .layer_norm import build_layer_norm
 from .matmul import build_matmul
@@ -23,7 +24,10 @@ _BUILDERS: dict[type[Kernel], Callable[..., tirx.PrimFunc | None]] = {
 }
 
 
-def build_arm64(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
-    """Return the kernel's function for NEON, and dotprod where `features` name it; None where there is none."""
+def arm64_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
+    """Return the kernel's space for NEON, and dotprod where `features` name it; None where there is no special code."""
     builder = _BUILDERS.get(type(kernel)) if "neon" in features else None
-    return None if builder is None else builder(kernel, func, features)
+    if builder is None or builder(kernel, func, features) is None:
+        return None
+    family = "arm64_dotprod" if "dotprod" in features else "arm64_neon"
+    return Space(f"{family}.{kernel.kind}", lambda _: builder(kernel, func, features))

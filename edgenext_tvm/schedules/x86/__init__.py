@@ -6,34 +6,35 @@ from tvm import tirx
 
 from ...kernels import Add, Conv2d, Dense, Depthwise, Kernel, LayerNorm, Lut, XcaApply, XcaScores
 from ...kernels.window import needs_padding
+from ..space import Space
 from . import attention, depthwise
 from .elementwise import build_add, build_lut
 from .layer_norm import build_layer_norm
-from .matmul import build_conv2d, build_dense
+from .matmul import conv2d_space, dense_space
 
 NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"})
 """Ice Lake, Zen 4 and later; other processors take the portable schedules."""
 
 
-def build_x86(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
-    """Return `func` written for AVX-512, or None if a feature is missing or this shape has no special code."""
+def x86_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
+    """Return the space of `func` for AVX-512, or None if a feature is missing or this shape has no special code."""
     if not features >= NEEDED:
         return None
     match kernel:
         case Dense():
-            return build_dense(kernel, func)
+            return dense_space(kernel, func)
         case Conv2d() if not needs_padding(kernel):
-            return build_conv2d(kernel, func)
+            return conv2d_space(kernel, func)
         case Depthwise() if depthwise.is_supported(kernel):
-            return depthwise.build_depthwise(kernel, func)
+            return Space("x86_vnni.depthwise", lambda _: depthwise.build_depthwise(kernel, func))
         case LayerNorm():
-            return build_layer_norm(kernel, func)
+            return Space("x86_vnni.layer_norm", lambda _: build_layer_norm(kernel, func))
         case XcaScores() if attention.is_supported(kernel):
-            return attention.build_xca_scores(kernel, func)
+            return Space("x86_vnni.xca_scores", lambda _: attention.build_xca_scores(kernel, func))
         case XcaApply() if attention.is_supported(kernel):
-            return attention.build_xca_apply(kernel, func)
+            return Space("x86_vnni.xca_apply", lambda _: attention.build_xca_apply(kernel, func))
         case Lut():
-            return build_lut(kernel, func)
+            return Space("x86_vnni.lut", lambda _: build_lut(kernel, func))
         case Add():
-            return build_add(kernel, func)
+            return Space("x86_vnni.add", lambda _: build_add(kernel, func))
     return None

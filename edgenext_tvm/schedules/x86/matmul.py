@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -13,6 +14,7 @@ from ...intrinsics import x86
 from ...kernels import Conv2d, Dense
 from ...kernels.base import TensorType
 from ...kernels.packing import BiasOfUnsigned, PackedDots, Packing, PaddedChannels, round_up
+from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors, largest_divisor
 from .emit import LANES, Expr, Register, bind, build_function, load
 from .epilogue import MAX_VECTORS, Epilogue
@@ -23,6 +25,7 @@ REGISTERS = 28
 """Sums that fit beside a vector of weights and a broadcast input."""
 MIN_PARALLEL = 8
 MAX_ROWS = 14
+MAX_GROUP = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,44 @@ def choose_tile(rows: int, vectors: int, images: int = 1) -> Tile:
                 best = (cost / r, Tile(r, v, group))
     assert best is not None
     return best[1]
+
+
+def dense_space(kernel: Dense, func: tirx.PrimFunc) -> Space:
+    """Return the space of a dense kernel."""
+    default = choose_tile(kernel.t, vectors_of(kernel.co))
+    return _space("x86_vnni.dense", kernel.t, kernel.co, 1, default, lambda tile: build_dense(kernel, func, tile))
+
+
+def conv2d_space(kernel: Conv2d, func: tirx.PrimFunc) -> Space:
+    """Return the space of a convolution without padding."""
+    oh, ow = kernel.out_hw
+    default = choose_tile(ow, vectors_of(kernel.co), kernel.n * oh)
+    build = partial(build_conv2d, kernel, func)
+    return _space("x86_vnni.conv2d", ow, kernel.co, kernel.n * oh, default, build)
+
+
+def _space(
+    family: str, rows: int, channels: int, images: int, default: Tile, build: Callable[[Tile], tirx.PrimFunc]
+) -> Space:
+    vectors = vectors_of(channels)
+    row_choices = tuple(d for d in divisors(rows) if d <= MAX_ROWS)
+    vector_choices = tuple(range(1, min(MAX_VECTORS, vectors) + 1))
+    groups = tuple(d for d in divisors(images * rows) if d <= MAX_GROUP)
+
+    def fits(d: Decisions) -> bool:
+        tiles = images * rows // d["rows"]
+        return d["rows"] * d["vectors"] <= REGISTERS and tiles % d["group"] == 0
+
+    return Space(
+        family,
+        lambda d: build(Tile(d["rows"], d["vectors"], d["group"])),
+        (
+            Knob("rows", row_choices, default.rows),
+            Knob("vectors", vector_choices, default.vectors),
+            Knob("group", groups, default.group),
+        ),
+        fits,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tvm.target import Target
 from edgenext_tvm.codegen.plain_c import PlainKernel, lower_kernel
 from edgenext_tvm.kernels import Add, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
 from edgenext_tvm.schedules import schedule_kernel
-from edgenext_tvm.schedules.arm64 import build_arm64
+from edgenext_tvm.schedules.arm64 import arm64_space
 
 FEATURES = {"cortex-a72": ("neon",), "cortex-a76": ("neon", "dotprod")}
 
@@ -77,9 +77,9 @@ def test_the_innermost_loop_of_a_product_does_not_spill(processor: str, targets)
     ],
 )
 def test_shapes_that_suit_no_vectors_are_left_to_the_portable_schedules(kernel: Kernel) -> None:
-    assert build_arm64(kernel, kernel.prim_func("k"), frozenset({"neon", "dotprod"})) is None
+    assert arm64_space(kernel, kernel.prim_func("k"), frozenset({"neon", "dotprod"})) is None
 
 
 def test_without_neon_nothing_is_special() -> None:
     kernel = Dense(64, 96, 96)
-    assert build_arm64(kernel, kernel.prim_func("k"), frozenset()) is None
+    assert arm64_space(kernel, kernel.prim_func("k"), frozenset()) is None

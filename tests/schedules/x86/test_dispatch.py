@@ -23,7 +23,7 @@ from edgenext_tvm.kernels import (
     kernel_of,
 )
 from edgenext_tvm.schedules import schedule_kernel
-from edgenext_tvm.schedules.x86 import NEEDED, build_x86
+from edgenext_tvm.schedules.x86 import NEEDED, x86_space
 
 TARGET = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "znver4"})
 KERNELS: list[Kernel] = [
@@ -76,7 +76,7 @@ def test_all_kernels_compile_fast(lowered: list[PlainKernel]) -> None:
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.task_hint.replace(" ", "-"))
 def test_every_kind_is_built_and_keeps_its_description(kernel: Kernel) -> None:
     func = kernel.prim_func("kernel")
-    built = build_x86(kernel, func, NEEDED)
+    built = x86_space(kernel, func, NEEDED).at()
     assert built is not None and kernel_of(built) == kernel
     assert [p.name for p in built.params] == [p.name for p in func.params]
 
@@ -84,9 +84,9 @@ def test_every_kind_is_built_and_keeps_its_description(kernel: Kernel) -> None:
 @pytest.mark.parametrize("missing", sorted(NEEDED))
 def test_without_one_of_the_features_the_portable_schedule_is_taken(missing: str) -> None:
     kernel = Dense(8, 24, 96, "lut")
-    assert build_x86(kernel, kernel.prim_func("kernel"), NEEDED - {missing}) is None
+    assert x86_space(kernel, kernel.prim_func("kernel"), NEEDED - {missing}) is None
 
 
 def test_shapes_without_special_code_are_left_alone() -> None:
     for kernel in (Conv2d(1, 8, 8, 3, 8, 3, 3, 1, 1, 1, 1, 1, 1), Depthwise(1, 8, 8, 8, 3, 3), XcaScores(5, 12, 4)):
-        assert build_x86(kernel, kernel.prim_func("kernel"), NEEDED) is None
+        assert x86_space(kernel, kernel.prim_func("kernel"), NEEDED) is None
