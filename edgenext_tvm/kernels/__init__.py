@@ -8,6 +8,7 @@ from .conv2d import Conv2d
 from .dense import Dense
 from .depthwise import Depthwise
 from .global_avg_pool import GlobalAvgPool
+from .inverted_bottleneck import InvertedBottleneck
 from .layer_norm import LayerNorm
 from .lut import Lut
 from .xca_apply import XcaApply
@@ -22,6 +23,7 @@ __all__ = [
     "Dense",
     "Depthwise",
     "GlobalAvgPool",
+    "InvertedBottleneck",
     "Kernel",
     "LayerNorm",
     "Lut",

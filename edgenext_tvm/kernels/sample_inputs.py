@@ -69,6 +69,11 @@ class _Sampler:
             arrays[3] = params.mult
         return arrays
 
+    def _inverted_bottleneck(self) -> list[np.ndarray]:
+        widen, narrow = (_Sampler(part, 0, self.pattern) for part in (self.kernel.widen, self.kernel.narrow))
+        widen.rng = narrow.rng = self.rng
+        return [*widen.inputs(), *narrow.inputs()[1:]]
+
     _dense = _matmul
     _conv2d = _matmul
 
