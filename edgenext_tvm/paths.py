@@ -25,3 +25,9 @@ def cache_dir() -> Path:
     """The user's cache folder of this project: $XDG_CACHE_HOME/edgenext_tvm, else ~/.cache/edgenext_tvm."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "edgenext_tvm"
+
+
+def user_data_dir() -> Path:
+    """The user's data folder of this project: $XDG_DATA_HOME/edgenext_tvm, else ~/.local/share/edgenext_tvm."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "edgenext_tvm"
