@@ -8,26 +8,24 @@ from tvm import tirx
 
 from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
 from ..space import Space
-from .depthwise import build_depthwise
-from .layer_norm import build_layer_norm
-from .matmul import build_matmul
-from .xca_apply import build_xca_apply
-from .xca_scores import build_xca_scores
+from .depthwise import depthwise_space
+from .layer_norm import layer_norm_space
+from .matmul import matmul_space
+from .xca_apply import xca_apply_space
+from .xca_scores import xca_scores_space
 
-_BUILDERS: dict[type[Kernel], Callable[..., tirx.PrimFunc | None]] = {
-    Conv2d: build_matmul,
-    Dense: build_matmul,
-    Depthwise: build_depthwise,
-    LayerNorm: build_layer_norm,
-    XcaApply: build_xca_apply,
-    XcaScores: build_xca_scores,
+_SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
+    Conv2d: matmul_space,
+    Dense: matmul_space,
+    Depthwise: depthwise_space,
+    LayerNorm: layer_norm_space,
+    XcaApply: xca_apply_space,
+    XcaScores: xca_scores_space,
 }
 
 
 def arm64_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
     """Return the kernel's space for NEON, and dotprod where `features` name it; None where there is no special code."""
-    builder = _BUILDERS.get(type(kernel)) if "neon" in features else None
-    if builder is None or builder(kernel, func, features) is None:
-        return None
+    space = _SPACES.get(type(kernel)) if "neon" in features else None
     family = "arm64_dotprod" if "dotprod" in features else "arm64_neon"
-    return Space(f"{family}.{kernel.kind}", lambda _: builder(kernel, func, features))
+    return space(kernel, func, features, f"{family}.{kernel.kind}") if space is not None else None

@@ -12,45 +12,63 @@ from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import arm_neon as neon
 from ...kernels import Depthwise
-from ..vector_unit import largest_divisor
+from ..space import Decisions, Knob, Space
+from ..vector_unit import divisors
 from . import epilogue as ep
 from .function import Registers, bind, build_function, loop
-from .matmul import emit_epilogue
 from .packing import CentredBias, WidenedTaps
+from .product_emitter import emit_epilogue
 
 CHANNELS = 8
 MAX_PIXELS = 8
 """Output pixels of a tile: two registers of sums each."""
 MAX_TAPS = 144
 """Multiply-adds of one kernel row and tile that are unrolled: it bounds code size."""
+MAX_LINES = 8
 
 
-def build_depthwise(kernel: Depthwise, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
-    """Return the kernel's function, or None for few channels, a table, or a residual in another layout than y."""
+def depthwise_space(kernel: Depthwise, func: tirx.PrimFunc, _: frozenset[str], family: str) -> Space | None:
+    """Return the kernel's space, or None for few channels, a table, or a residual in another layout than y.
+
+    pixels  output pixels of a line that are one tile
+    lines   output lines of one iteration of the parallel loop
+    """
     if kernel.c < CHANNELS or kernel.epilogue == "lut":
         return None
     # Channels of the last block that overlap the one before are written twice, which a residual shared with y forbids.
     if kernel.epilogue == "residual" and (kernel.c % CHANNELS or kernel.y_channels != kernel.c):
         return None
-    pixels = largest_divisor(kernel.out_hw[1], MAX_PIXELS)
-    while pixels > 1 and pixels * kernel.kw > MAX_TAPS:
-        pixels = largest_divisor(kernel.out_hw[1], pixels - 1)
-    if kernel.kw * pixels > MAX_TAPS or kernel.pad_left > pixels * kernel.stride_w:
+    oh, ow = kernel.out_hw
+    # Of the pixels left of the first window at most a tile's may be padding.
+    pixels = [
+        p
+        for p in divisors(ow)
+        if p <= MAX_PIXELS and p * kernel.kw <= MAX_TAPS and kernel.pad_left <= p * kernel.stride_w
+    ]
+    if not pixels:
         return None
-    shape = (kernel.kh, kernel.kw, kernel.c)
-    packings = [WidenedTaps(1, (1,)), CentredBias(2, (2, 1, 4))]
-    return build_function(func, _Depthwise(kernel, pixels).body, packings, {1: shape}, {1: "int16"})
+    lines = tuple(d for d in divisors(kernel.n * oh) if d <= MAX_LINES)
+
+    def build(d: Decisions) -> tirx.PrimFunc:
+        shape = (kernel.kh, kernel.kw, kernel.c)
+        packings = [WidenedTaps(1, (1,)), CentredBias(2, (2, 1, 4))]
+        return build_function(
+            func, _Depthwise(kernel, d["pixels"], d["lines"]).body, packings, {1: shape}, {1: "int16"}
+        )
+
+    return Space(family, build, (Knob("pixels", tuple(pixels), pixels[-1]), Knob("lines", lines, 1)))
 
 
 class _Depthwise:
-    def __init__(self, kernel: Depthwise, pixels: int) -> None:
-        self.kernel, self.pixels = kernel, pixels
+    def __init__(self, kernel: Depthwise, pixels: int, lines: int) -> None:
+        self.kernel, self.pixels, self.lines = kernel, pixels, lines
         self.oh, self.ow = kernel.out_hw
 
     def body(self, **b: tirx.Buffer) -> None:
         kernel = self.kernel
         blocks = -(-kernel.c // CHANNELS)
-        with loop(kernel.n * self.oh, "line", parallel=True) as line:
+        with loop(kernel.n * self.oh // self.lines, "chunk", parallel=True) as chunk, loop(self.lines, "line") as at:
+            line = chunk * self.lines + at
             n, i = tirx.floordiv(line, self.oh), tirx.floormod(line, self.oh)
             top = bind(i * kernel.stride_h - kernel.pad_top, "top")
             first = bind(tirx.max(0 - top, 0), "first")

@@ -11,35 +11,56 @@ from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import arm_neon as neon
 from ...kernels import LayerNorm
-from ..vector_unit import largest_divisor
+from ..space import Decisions, Knob, Space
+from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
 from .function import Registers, bind, build_function, loop, store_vector
 
 LANES = 4
 MAX_CHUNK = 8
 MIN_PARALLEL = 8
-MAX_UNROLLED = 2
+MAX_UNROLLED = 4
+DEFAULT_UNROLLED = 2
 MAX_CHANNELS = 32_767
 """C is an int16 factor."""
 
 
-def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
-    """Return the kernel's function, or None for channels that are no multiple of eight."""
+def layer_norm_space(kernel: LayerNorm, func: tirx.PrimFunc, features: frozenset[str], family: str) -> Space | None:
+    """Return the kernel's space, or None for channels that are no multiple of eight.
+
+    rows    rows whose sums and scales are computed together
+    chunk   such groups of rows in one iteration of the parallel loop
+    unroll  blocks of 16 channels an iteration of the innermost loops
+    """
     if kernel.c % 8 or kernel.c > MAX_CHANNELS:
         return None
-    return build_function(func, _LayerNorm(kernel, "dotprod" in features).body)
+    rows = (1, LANES) if kernel.t % LANES == 0 else (1,)
+    groups = kernel.t // rows[-1]
+    blocks = kernel.c // 16
+    chunks = tuple(d for d in divisors(kernel.t) if d <= MAX_CHUNK)
+    unrolls = tuple(d for d in divisors(max(1, blocks)) if d <= MAX_UNROLLED)
+    knobs = (
+        Knob("rows", rows, rows[-1]),
+        Knob("chunk", chunks, largest_divisor(groups, min(MAX_CHUNK, max(1, groups // MIN_PARALLEL)))),
+        Knob("unroll", unrolls, largest_divisor(max(1, blocks), DEFAULT_UNROLLED)),
+    )
+
+    def build(d: Decisions) -> tirx.PrimFunc:
+        emitter = _LayerNorm(kernel, "dotprod" in features, d["rows"], d["chunk"], d["unroll"])
+        return build_function(func, emitter.body)
+
+    return Space(family, build, knobs, lambda d: kernel.t // d["rows"] % d["chunk"] == 0)
 
 
 class _LayerNorm:
-    def __init__(self, kernel: LayerNorm, dotprod: bool) -> None:
+    def __init__(self, kernel: LayerNorm, dotprod: bool, rows: int, chunk: int, unroll: int) -> None:
         self.kernel, self.c, self.dotprod = kernel, kernel.c, dotprod
-        self.rows = LANES if kernel.t % LANES == 0 else 1
+        self.rows, self.chunk, self.unroll = rows, chunk, unroll
 
     def body(self, **b: tirx.Buffer) -> None:
         groups = self.kernel.t // self.rows
-        chunk = largest_divisor(groups, min(MAX_CHUNK, max(1, groups // MIN_PARALLEL)))
-        with loop(groups // chunk, "chunk", parallel=True) as outer, loop(chunk, "group") as inner:
-            self._group((outer * chunk + inner) * self.rows, **b)
+        with loop(groups // self.chunk, "chunk", parallel=True) as outer, loop(self.chunk, "group") as inner:
+            self._group((outer * self.chunk + inner) * self.rows, **b)
 
     def _group(
         self, first: Expr, x: tirx.Buffer, ln: tirx.Buffer, qp: tirx.Buffer, y: tirx.Buffer, **affine: tirx.Buffer
@@ -97,11 +118,10 @@ class _LayerNorm:
     def _blocks(self, emit: Callable[[Expr, int], None]) -> None:
         """Emit `emit` for all channels, 16 at a time and the last 8."""
         blocks = self.c // 16
-        unrolled = largest_divisor(blocks, MAX_UNROLLED) if blocks else 1
         if blocks:
-            with loop(blocks // unrolled, "block") as block:
-                for u in range(unrolled):
-                    emit((block * unrolled + u) * 16, 16)
+            with loop(blocks // self.unroll, "block") as block:
+                for u in range(self.unroll):
+                    emit((block * self.unroll + u) * 16, 16)
         if self.c % 16:
             emit(tirx.IntImm("int32", blocks * 16), 8)
 

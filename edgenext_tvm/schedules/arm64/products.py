@@ -148,3 +148,7 @@ class Smlal:
     def total(self, sums: Registers, row: int, quad: int) -> Expr:
         first = 2 * (row * self.tile.quads + quad)
         return neon.addp(sums.get(first), sums.get(first + 1))
+
+
+Products = Sdot | Smlal
+"""The sums of either instruction."""

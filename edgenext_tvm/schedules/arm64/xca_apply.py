@@ -10,15 +10,18 @@ from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import arm_neon as neon
 from ...kernels import XcaApply
+from ..space import Decisions, Knob, Space
 from ..vector_unit import largest_divisor
 from . import epilogue as ep
 from .function import Registers, bind, build_function, loop, store_vector
-from .products import Sdot, Smlal, Tile
+from .product_plan import products_for
+from .products import Products, Tile
 
 MAX_HEAD_CHANNELS = 64
 """The products of a head are unrolled, and its scores lie on the stack: d * d bytes and padding."""
-MAX_CHUNKS = 2
+MAX_CHUNKS = 4
 """Ranges of tokens a head is split into: each packs the scores again."""
+DEFAULT_CHUNKS = 2
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,45 @@ def split_keys(d: int, lanes_per_slot: int) -> list[Piece]:
     return pieces
 
 
-def build_xca_apply(kernel: XcaApply, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
-    """Return the kernel's function, or None for heads of fewer than four channels or more than MAX_HEAD_CHANNELS."""
+def xca_apply_space(kernel: XcaApply, func: tirx.PrimFunc, features: frozenset[str], family: str) -> Space | None:
+    """Return the kernel's space, or None for heads of fewer than four channels or more than MAX_HEAD_CHANNELS.
+
+    rows    tokens of a tile
+    panels  parts that a head's channels are split into, each a tile wide
+    chunks  ranges of tokens a head is split into
+    """
     if not 4 <= kernel.d <= MAX_HEAD_CHANNELS:
         return None
-    return build_function(func, _XcaApply(kernel, Sdot if "dotprod" in features else Smlal).body)
+    products = products_for(features)
+    quads = -(-kernel.d // 4)
+    rows = tuple(r for r in (1, 2, 4) if kernel.t % r == 0)
+    default_rows = max(r for r in rows if r <= products.xca_rows)
+
+    def panels_for(rows: int) -> int:
+        return -(-quads // (products.max_sums // products.sums_per_quad // rows))
+
+    # More panels than needed only pay for rows that need them anyway.
+    panels = tuple(range(panels_for(rows[0]), min(quads, panels_for(rows[-1]) + 1) + 1))
+    chunks = tuple(c for c in range(1, MAX_CHUNKS + 1) if kernel.t // default_rows % c == 0)
+    knobs = (
+        Knob("rows", rows, default_rows),
+        Knob("panels", panels, panels_for(default_rows)),
+        Knob("chunks", chunks, largest_divisor(kernel.t // default_rows, DEFAULT_CHUNKS)),
+    )
+
+    def build(d: Decisions) -> tirx.PrimFunc:
+        return build_function(func, _XcaApply(kernel, products, d["rows"], d["panels"], d["chunks"]).body)
+
+    def fits(d: Decisions) -> bool:
+        return d["panels"] >= panels_for(d["rows"]) and kernel.t // d["rows"] % d["chunks"] == 0
+
+    return Space(family, build, knobs, fits)
 
 
 class _Scores:
     """Packed scores, one small buffer per slot, seen as the weights of channels from quad `first`."""
 
-    def __init__(self, slots: list[tirx.Buffer], products: type[Sdot] | type[Smlal], first: int) -> None:
+    def __init__(self, slots: list[tirx.Buffer], products: type[Products], first: int) -> None:
         self.slots, self.first = slots, first
         self.item_bytes, self.quad_bytes = products.item_bytes, 16 * products.sums_per_quad
 
@@ -63,20 +94,17 @@ class _Scores:
 
 
 class _XcaApply:
-    def __init__(self, kernel: XcaApply, products: type[Sdot] | type[Smlal]) -> None:
+    def __init__(self, kernel: XcaApply, products: type[Products], rows: int, panels: int, chunks: int) -> None:
         self.kernel, self.products = kernel, products
         self.d = kernel.d
         self.quads = -(-self.d // 4)
         self.pieces = split_keys(self.d, products.slot_lanes)
-        self.rows = largest_divisor(kernel.t, products.max_sums // products.sums_per_quad // min(self.quads, 4))
-        self.rows = next(r for r in (4, 2, 1) if kernel.t % r == 0 and r <= products.xca_rows)
-        limit = products.max_sums // products.sums_per_quad // self.rows
-        panels = -(-self.quads // limit)
+        self.rows, self.chunks = rows, chunks
         self.panels = [(self.quads * p // panels, self.quads * (p + 1) // panels) for p in range(panels)]
 
     def body(self, qkv: tirx.Buffer, e: tirx.Buffer, qp: tirx.Buffer, scale: tirx.Buffer, y: tirx.Buffer) -> None:
         tiles = self.kernel.t // self.rows
-        chunks = largest_divisor(tiles, MAX_CHUNKS)
+        chunks = self.chunks
         with loop(self.kernel.heads * chunks, "part", parallel=True) as part:
             head = bind(tirx.floordiv(part, chunks), "head")
             slots = self._pack(e, head)
@@ -131,7 +159,7 @@ class _XcaApply:
             mult.set(quad, neon.splat(scale[0], 4) / total.astype("float32x4"))
         return bias, mult
 
-    def _add(self, products: Sdot | Smlal, sums: Registers, scores: _Scores, piece: Piece, xs: list[Expr]) -> None:
+    def _add(self, products: Products, sums: Registers, scores: _Scores, piece: Piece, xs: list[Expr]) -> None:
         zero = tirx.IntImm("int32", 0)
         # products.add finds a slot by the position of its first byte in a run of keys
         products.add(sums, scores, zero, zero, piece.slot * self.products.slot_lanes, xs)  # type: ignore[arg-type]

@@ -10,36 +10,56 @@ from ...intrinsics import arm_neon as neon
 from ...kernels import XcaScores
 from ...kernels import requantize as rq
 from ...kernels.xca_scores import LOGIT_FRACTION_BITS, MAX_EXPONENT, TABLE_FRACTION_BITS
+from ..space import Decisions, Knob, Space
+from ..vector_unit import divisors
 from .function import Registers, bind, build_function, loop, store_vector
 
 CHANNELS = 8
 """Channels loaded at once: one register of int16."""
-QUERIES = 4
+QUERIES = (4, 8)
+MAX_SUMS = 24
 MAX_KEY_BLOCKS = 3
 """Blocks of eight keys in a tile: with four queries 24 registers of sums."""
+TOKENS = 4
 
 
-def build_xca_scores(kernel: XcaScores, func: tirx.PrimFunc, features: frozenset[str]) -> tirx.PrimFunc | None:
-    """Return the kernel's function, or None for heads of fewer than eight channels."""
-    return build_function(func, _XcaScores(kernel).body) if kernel.d >= CHANNELS else None
+def xca_scores_space(kernel: XcaScores, func: tirx.PrimFunc, _: frozenset[str], family: str) -> Space | None:
+    """Return the kernel's space, or None for heads of fewer than eight channels.
+
+    queries  query channels of a tile
+    keys     at most so many blocks of eight key channels in a tile
+    tokens   tokens an iteration of the innermost loop
+    """
+    if kernel.d < CHANNELS:
+        return None
+    blocks = -(-kernel.d // CHANNELS)
+    keys = tuple(range(1, min(blocks, MAX_KEY_BLOCKS) + 1))
+    tokens = tuple(d for d in divisors(kernel.t) if d <= TOKENS)
+    knobs = (Knob("queries", QUERIES, 4), Knob("keys", keys, keys[-1]), Knob("tokens", tokens, 1))
+
+    def build(d: Decisions) -> tirx.PrimFunc:
+        return build_function(func, _XcaScores(kernel, d["queries"], d["keys"], d["tokens"]).body)
+
+    return Space(family, build, knobs, lambda d: d["queries"] * d["keys"] * 2 <= MAX_SUMS)
 
 
 class _XcaScores:
     """A tile's last channels may overlap the tile before, which gives them the same sums again."""
 
-    def __init__(self, kernel: XcaScores) -> None:
+    def __init__(self, kernel: XcaScores, queries: int, key_blocks: int, tokens: int) -> None:
         self.kernel, self.d = kernel, kernel.d
+        self.queries, self.key_blocks, self.tokens = queries, key_blocks, tokens
 
     def body(self, **b: tirx.Buffer) -> None:
         with loop(self.kernel.heads, "head", parallel=True) as head:
             zero_point = bind(neon.splat(b["zp"][0].astype("int8"), CHANNELS), "zp")
             blocks = -(-self.d // CHANNELS)
-            tiles = -(-blocks // MAX_KEY_BLOCKS)
+            tiles = -(-blocks // self.key_blocks)
             for t in range(tiles):
                 first, last = blocks * t // tiles, blocks * (t + 1) // tiles
                 starts = [min(block * CHANNELS, self.d - CHANNELS) for block in range(first, last)]
-                with loop(-(-self.d // QUERIES), "queries") as q:
-                    query = bind(tirx.min(q * QUERIES, self.d - QUERIES), "query")
+                with loop(-(-self.d // self.queries), "queries") as q:
+                    query = bind(tirx.min(q * self.queries, self.d - self.queries), "query")
                     self._gram_tile(b, head, query, starts, zero_point)
             for kind in range(2):
                 with loop(blocks, "norms") as block:
@@ -58,19 +78,20 @@ class _XcaScores:
     ) -> None:
         kernel = self.kernel
         width = 2 * len(starts)
-        sums = Registers("sums", QUERIES * width, "int32x4")
+        sums = Registers("sums", self.queries * width, "int32x4")
         for index in range(sums.count):
             sums.set(index, neon.splat(tirx.const(0, "int32"), 4))
-        with loop(kernel.t, "token") as token:
-            queries = self._load(b, token, head * self.d + query, zero_point, QUERIES)
-            for block, start in enumerate(starts):
-                keys = self._load(b, token, kernel.c + head * self.d + start, zero_point, CHANNELS)
-                for i in range(QUERIES):
-                    factor = neon.shuffle([queries], [i] * 4)
-                    for half, part in enumerate((neon.low(keys, 4), neon.high(keys, 4))):
-                        index = i * width + 2 * block + half
-                        sums.set(index, sums.get(index) + neon.smull(part, factor))
-        for i in range(QUERIES):
+        with loop(kernel.t // self.tokens, "tokens") as outer:
+            for token in (outer * self.tokens + u for u in range(self.tokens)):
+                queries = self._load(b, token, head * self.d + query, zero_point, self.queries)
+                for block, start in enumerate(starts):
+                    keys = self._load(b, token, kernel.c + head * self.d + start, zero_point, CHANNELS)
+                    for i in range(self.queries):
+                        factor = neon.shuffle([queries], [i] * 4)
+                        for half, part in enumerate((neon.low(keys, 4), neon.high(keys, 4))):
+                            index = i * width + 2 * block + half
+                            sums.set(index, sums.get(index) + neon.smull(part, factor))
+        for i in range(self.queries):
             for block, start in enumerate(starts):
                 for half in range(2):
                     where = [head * self.d + query + i, start + 4 * half]

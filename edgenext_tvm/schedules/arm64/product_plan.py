@@ -1,0 +1,181 @@
+"""How a product is computed: the choices of one, their hand-picked values, and which of them differ at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from tvm import tirx
+
+from ..space import Decisions, Knob, Space
+from ..vector_unit import divisors, largest_divisor
+from . import epilogue as ep
+from .left_operand import Rows
+from .products import Products, Sdot, Smlal, Tile
+
+REGISTERS = 32
+MAX_ROWS = 8
+MAX_GROUP = 8
+MAX_SPILLED_SUMS = 24
+"""Sums that a tile may be given by a decision: LLVM may have to spill some of them."""
+MAX_COST = 2.0
+"""Loads per product of a tile, over those of the best: tiles beyond it are no choice."""
+UNROLL = (1, 2, 3, 6)
+MAX_UNROLLED = 3
+"""Steps of 16 products a sum that one iteration of the innermost loop does by default."""
+MAX_UNROLLED_GROUPS = 6
+"""The same in groups of eight products, for rows that were expanded first."""
+MIN_PANELS = 8
+MIN_EXPANDED = 64
+"""Expanding rows first pays for that many panels of channels and inputs a row."""
+MIN_PARALLEL = 8
+STEP = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One product: `group` tiles of rows a chunk.
+
+    rows_first  a tile of rows meets all panels of channels before the next one; else a panel meets all tiles of rows
+    expands     then rows are written to the stack as smlal wants them, once for all panels
+    unroll      at most so many steps of the reduction are one iteration of the innermost loop
+    """
+
+    rows: Rows
+    channels: int
+    products: type[Products]
+    tile: Tile
+    group: int
+    rows_first: bool
+    expands: bool
+    unroll: int
+
+    @property
+    def panels(self) -> int:
+        """Tiles of channels."""
+        return self.channels // (4 * self.tile.quads)
+
+    @property
+    def step(self) -> int:
+        """Products a sum in one step of the reduction."""
+        return STEP if self.rows.runs[1] >= 2 * STEP or self.products is Smlal else 8
+
+    @property
+    def peels(self) -> bool:
+        """The first group may set the sums instead of adding to them, if the others still fit a loop well."""
+        return self.expands and largest_divisor(self.rows.parts[0][1] - 1, self.unroll) >= min(3, self.unroll)
+
+    @property
+    def unrolled(self) -> tuple[int, ...]:
+        """Steps that each innermost loop takes at once: whole numbers of iterations, and no rest after the loop.
+
+        A rest, like a loop of one iteration, would be scheduled by LLVM into the epilogue, which costs spills.
+        """
+        if self.expands:
+            counts = [count - (part == 0 and self.peels) for part, (_, count) in enumerate(self.rows.parts)]
+            return tuple(largest_divisor(count, self.unroll) for count in counts)
+        steps = 0 if self.rows.gathered else self.rows.length // self.step
+        return (largest_divisor(steps, min(self.unroll, max(1, steps // 2))) if steps else 1,)
+
+
+def products_for(features: frozenset[str]) -> type[Products]:
+    """Return the best products of a core."""
+    return Sdot if "dotprod" in features else Smlal
+
+
+def can_expand(rows: Rows, products: type[Products], tile_rows: int) -> bool:
+    """Whether rows may be expanded first."""
+    return products is Smlal and rows.count > tile_rows and rows.joinable
+
+
+def choose_tile(rows: Rows, channels: int, products: type[Products]) -> Tile:
+    """Return the tile that loads least per product; its sides divide the rows of a line and the channels."""
+    best = None
+    for tile in _tiles(rows, channels, products, products.max_sums):
+        # Whole registers of int8 results decide between equals.
+        uneven = tile.rows * tile.quads % ep.QUADS != 0, tile.quads % ep.QUADS != 0
+        cost = (_loads(tile, products), *uneven)
+        if best is None or cost < best[0]:
+            best = (cost, tile)
+    assert best is not None
+    return best[1]
+
+
+def choose_plan(rows: Rows, channels: int, products: type[Products]) -> Plan:
+    """Return the hand-picked plan."""
+    tile = choose_tile(rows, channels, products)
+    worthwhile = channels // (4 * tile.quads) >= MIN_PANELS and rows.bytes >= MIN_EXPANDED
+    expands = can_expand(rows, products, tile.rows) and (rows.gathered or worthwhile)
+    # With more sums the loads of a second step would need registers that sums hold.
+    direct = MAX_UNROLLED if tile.rows * tile.quads * products.sums_per_quad <= 16 else 1
+    plan = Plan(rows, channels, products, tile, 1, expands, expands, MAX_UNROLLED_GROUPS if expands else direct)
+    tiles = rows.count // tile.rows
+    group = largest_divisor(tiles, min(MAX_GROUP, max(1, tiles // MIN_PARALLEL)))
+    return dataclasses.replace(plan, group=group, unroll=_least_unroll(plan))
+
+
+def product_space(
+    family: str, rows: Rows, channels: int, products: type[Products], build: Callable[[Plan], tirx.PrimFunc]
+) -> Space:
+    """Return the space of one product.
+
+    rows, quads  sides of the tile
+    group        tiles of rows a chunk of the parallel loop
+    rows_first   1: a tile of rows meets all panels of channels before the next one
+    expand       1: rows are expanded first (without dotprod)
+    unroll       steps of the reduction an iteration of the innermost loop
+    """
+    default = choose_plan(rows, channels, products)
+    least = _loads(default.tile, products)
+    tiles = [t for t in _tiles(rows, channels, products, MAX_SPILLED_SUMS) if _loads(t, products) <= MAX_COST * least]
+
+    def plan(d: Decisions) -> Plan:
+        tile = Tile(d["rows"], d["quads"])
+        order = bool(d["rows_first"]), bool(d["expand"])
+        return Plan(rows, channels, products, tile, d["group"], *order, d["unroll"])
+
+    def fits(d: Decisions) -> bool:
+        chosen = plan(d)
+        if chosen.tile not in tiles or rows.count // chosen.tile.rows % chosen.group:
+            return False
+        if chosen.expands and not (chosen.rows_first and can_expand(rows, products, chosen.tile.rows)):
+            return False
+        if chosen.rows_first and not chosen.expands and (chosen.group == 1 or chosen.panels == 1):
+            return False  # the same code as without
+        return chosen.unroll == _least_unroll(chosen)
+
+    groups = [g for g in divisors(rows.count) if g <= MAX_GROUP]
+    expandable = any(can_expand(rows, products, tile.rows) for tile in tiles)
+    knobs = (
+        Knob("rows", tuple(sorted({t.rows for t in tiles})), default.tile.rows),
+        Knob("quads", tuple(sorted({t.quads for t in tiles})), default.tile.quads),
+        Knob("group", tuple(groups), default.group),
+        Knob("rows_first", (0, 1), int(default.rows_first)),
+        Knob("expand", (0, 1) if expandable else (0,), int(default.expands)),
+        Knob("unroll", UNROLL, default.unroll),
+    )
+    return Space(family, lambda d: build(plan(d)), knobs, fits)
+
+
+def _least_unroll(plan: Plan) -> int:
+    """The least value that gives the same code."""
+    same = [u for u in UNROLL if u <= plan.unroll and _same_code(dataclasses.replace(plan, unroll=u), plan)]
+    return min(same)
+
+
+def _same_code(a: Plan, b: Plan) -> bool:
+    return (a.unrolled, a.peels) == (b.unrolled, b.peels)
+
+
+def _loads(tile: Tile, products: type[Products]) -> float:
+    return products.loads(tile.rows, tile.quads) / (tile.rows * tile.quads)
+
+
+def _tiles(rows: Rows, channels: int, products: type[Products], max_sums: int) -> list[Tile]:
+    """Tiles whose sums fit, in the order in which equals are preferred."""
+    return [
+        Tile(r, quads)
+        for quads in divisors(channels // 4)
+        for r in (d for d in divisors(rows.tile_of) if d <= MAX_ROWS)
+        if r * quads * products.sums_per_quad <= max_sums and r * (quads + 1) + 2 <= REGISTERS
+    ]
