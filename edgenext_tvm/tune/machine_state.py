@@ -1,4 +1,4 @@
-"""What bears on a machine's timings: processor, governor, clock, temperature, throttling, load, read by one shell line."""
+"""What bears on a machine's timings (processor, governor, temperature, throttling, load), read by a shell script."""
 
 from __future__ import annotations
 

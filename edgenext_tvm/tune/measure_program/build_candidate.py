@@ -1,4 +1,4 @@
-"""One candidate becomes an object file with the plain function of its name, and the layout of that function's memory."""
+"""One candidate becomes an object file with one plain function, and the layout of that function's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds candidates in worker processes that outlive a batch; one that crashes or takes too long costs one candidate."""
+"""Builds candidates in worker processes that outlive a batch; a crash or a hang costs one candidate."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import IO
 
 from edgenext_tvm.board import Board
 from edgenext_tvm.errors import UserError
+from edgenext_tvm.paths import PACKAGE
 from edgenext_tvm.tune.measure_program.build_candidate import BuiltCandidate
 
 _WORKER = "edgenext_tvm.tune.measure_program.build_worker"
@@ -39,12 +40,13 @@ class _Worker:
 
     def __init__(self, board: Board) -> None:
         ours, theirs = socket.socketpair()
-        self.log: IO[bytes] = tempfile.TemporaryFile()
+        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", _WORKER, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C belongs to the tuner, which then ends its workers itself
             )  # fmt: skip
         self.connection = Connection(ours.detach())
@@ -77,7 +79,7 @@ class BuildPool:
         self._workers: list[_Worker] = []
 
     def build(self, requests: Sequence[Request]) -> list[BuiltCandidate | str]:
-        """What each request became, in order: a built candidate, or why there is none. UserError if no worker starts."""
+        """What each request became, in order: built, or why not. UserError if no worker starts."""
         results: list[BuiltCandidate | str] = ["not built"] * len(requests)
         waiting = deque(range(len(requests)))
         try:

@@ -12,7 +12,7 @@ import sys
 # TVM imports torch if it is there, for tensors that no build needs: two seconds and 300 MB a worker
 sys.modules["torch"] = None  # type: ignore[assignment]
 
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection  # noqa: E402
 
 _ERROR_LINES = 2
 _ERROR_CHARACTERS = 500
