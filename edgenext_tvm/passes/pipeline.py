@@ -18,6 +18,7 @@ from edgenext_tvm.passes.fuse_anchors import fuse_anchors
 from edgenext_tvm.passes.fuse_cross_covariance_attention import fuse_cross_covariance_attention
 from edgenext_tvm.passes.fuse_float_layers import fuse_float_layers
 from edgenext_tvm.passes.fuse_global_pools import fuse_global_pools
+from edgenext_tvm.passes.fuse_inverted_bottlenecks import fuse_inverted_bottlenecks
 from edgenext_tvm.passes.fuse_islands import fuse_islands
 from edgenext_tvm.passes.fuse_layer_norms import fuse_layer_norms
 from edgenext_tvm.passes.fuse_lookups import fuse_lookups
@@ -50,6 +51,8 @@ INTEGER_PASSES = (
     fold_slices,
     # 4. What no kernel knows is still correct.
     fuse_islands,
+    # 5. Large hidden tensors are never whole.
+    fuse_inverted_bottlenecks,
 )
 """Every pass from the imported QDQ program to `R.call_tir`; tuning and building must share this list."""
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import tvm
 from tvm import s_tir, tirx
 
-from ..kernels import Depthwise, Kernel, XcaApply, XcaScores, kernel_of
+from ..kernels import Depthwise, InvertedBottleneck, Kernel, XcaApply, XcaScores, kernel_of
 from .arm64 import arm64_space
 from .attention import schedule_xca_apply, schedule_xca_scores
 from .depthwise import schedule_depthwise
 from .generic import schedule_generic
+from .inverted_bottleneck import portable_space
 from .matmul import schedule_matmul
 from .rowwise import schedule_add, schedule_global_avg_pool, schedule_layer_norm, schedule_lut
 from .space import Decisions, Space
@@ -47,6 +48,8 @@ def space_of(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> Spa
         for special in _SPECIAL.get(isa, ()):
             if (space := special(kernel, func, frozenset(features))) is not None:
                 return space
+    if isinstance(kernel, InvertedBottleneck):
+        return portable_space(isa, kernel, func, unit)
     kind = kernel.kind if kernel is not None else "generic"
     return Space(f"{isa}.{kind}", lambda _: _portable(kernel, func, unit))
 
