@@ -57,7 +57,11 @@ class _Frozen(BaseModel):
 
 
 class Cpu(_Frozen):
-    """core: marketing name; clock_hz: 0 when unknown; caches: of one core, in bytes."""
+    """core: marketing name; clock_hz: 0 when unknown; caches: of one core, in bytes.
+
+    int8_macs_per_instruction, bytes_per_instruction: at most, for the least number of instructions of a layer; None
+    where nobody counts.
+    """
 
     core: str
     isa: Isa
@@ -66,6 +70,8 @@ class Cpu(_Frozen):
     clock_hz: Annotated[int, Field(ge=0)]
     l1d_bytes: _Bytes
     l2_bytes: _Bytes
+    int8_macs_per_instruction: Annotated[float, Field(gt=0)] | None = None
+    bytes_per_instruction: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _features_belong_to_the_isa(self) -> Cpu:

@@ -33,7 +33,7 @@ def worker_command(engine: Engine) -> list[str]:
 
 def convert(engine: Engine, precision: str, case: Path) -> Path:
     """The folder with the case's network for the engine. PeerUnavailable with the converter's last words."""
-    key = _digest(_sources(engine))
+    key = sources_key(engine)
     folder = peers_cache() / "artifacts" / case.name / f"{engine.name}-{precision}-{key}"
     if folder.is_dir():
         return folder
@@ -60,6 +60,11 @@ def convert(engine: Engine, precision: str, case: Path) -> Path:
             shutil.rmtree(older, ignore_errors=True)
         out.rename(folder)
     return folder
+
+
+def sources_key(engine: Engine) -> str:
+    """Changes whenever a file changes that decides what the engine is given."""
+    return _digest(_sources(engine))
 
 
 def _sources(engine: Engine) -> Iterable[Path]:

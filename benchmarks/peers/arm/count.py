@@ -1,0 +1,77 @@
+"""Counts the instructions of one inference of a peer under the emulator, in a process whose answers were checked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers.arm.cores import ArmCore
+from benchmarks.peers.arm.sysroot import SITE, python_of_userland, root_of
+from benchmarks.peers.entrants import Entrant
+from benchmarks.peers.environments import CHECKOUT
+from benchmarks.peers.failures import PeerUnavailable, last_words
+from benchmarks.peers.guard import check_logits
+from edgenext_tvm.board import load_board
+from edgenext_tvm.tune.emulator.count import plugin_path
+from edgenext_tvm.verify.runner import QemuRunner
+
+EMULATION_TIMEOUT_S = 3600
+
+
+def count_peer(entrant: Entrant, folder: Path, case: Path, core: ArmCore, userland: Path) -> tuple[int, float]:
+    """(instructions of one inference, least cosine of its logits). PeerUnavailable if it fails or is wrong."""
+    runner = QemuRunner.for_board(load_board(core.board))
+    root = root_of(core, userland)
+    python = root / python_of_userland(userland).relative_to(userland)
+    variables = {
+        **os.environ,
+        "PYTHONPATH": f"{root / SITE}:{CHECKOUT}",
+        # what depends on addresses and hashes would differ between the two runs that are subtracted
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    totals = []
+    with tempfile.TemporaryDirectory(prefix="edgenext-tvm-arm-") as work:
+        logits = Path(work) / "logits.npy"
+        for extra in (0, 1):
+            blocks = Path(work) / f"blocks{extra}"
+            command = [runner.qemu, "-L", str(root), "-cpu", runner.cpu, "-plugin", f"{plugin_path()},out={blocks}"]
+            command += [str(python), "-m", "benchmarks.peers.arm.worker", entrant.engine.worker, str(folder)]
+            command += [entrant.precision, str(case), str(logits), str(extra)]
+            _run(command, variables)
+            totals.append(_total(blocks, runner.qemu))
+        answers = np.load(logits, allow_pickle=False)
+    cosine = check_logits(answers, np.load(case / "logits.npy"), entrant.least_cosine)
+    return totals[1] - totals[0], cosine
+
+
+def _run(command: list[str], variables: dict[str, str]) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            env=variables,
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=EMULATION_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PeerUnavailable(f"ran longer than {EMULATION_TIMEOUT_S} s under {command[0]}") from None
+    if done.returncode != 0:
+        raise PeerUnavailable(f"status {done.returncode} under {command[0]}: {last_words(done.stderr)}")
+
+
+def _total(blocks: Path, qemu: str) -> int:
+    """The plugin's file: one line about the program, then ADDRESS INSTRUCTIONS EXECUTIONS per block, hexadecimal."""
+    if not blocks.is_file():
+        raise PeerUnavailable(f"{qemu} loaded no plugin; it needs plugin support, as in Debian's qemu-user")
+    rows = (line.split() for line in blocks.read_text().splitlines()[1:])
+    return sum(int(row[1], 16) * int(row[2], 16) for row in rows)
