@@ -65,24 +65,56 @@ def plugin_path() -> Path:
 def count_program(runner: QemuRunner, program: Path, arguments: Sequence[str] = ()) -> InstructionCounts:
     """Instructions of one run of an unstripped program. UserError when it fails or qemu takes no plugins."""
     functions = read_functions(program)
+    ran = run_counted(runner, program, arguments)
+    if ran.status != 0:
+        raise UserError(f"{program.name} on {runner.name} ended with status {ran.status}: {_last_lines(ran.stderr)}")
+    return _sum_blocks(ran.blocks, functions)
+
+
+@dataclass(frozen=True)
+class CountedRun:
+    """One run under the counting plugin: the plugin's lines (see count_blocks.c), and how the program ended.
+
+    blocks is empty if a signal ended the program.
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+    blocks: tuple[str, ...]
+
+
+def run_counted(
+    runner: QemuRunner, program: Path, arguments: Sequence[str], mark: str | None = None, limit_s: float | None = None
+) -> CountedRun:
+    """Run an unstripped program and count its blocks, apart for each call of the function `mark` if one is named.
+
+    UserError when qemu takes no plugins or the program has no such function; TimeoutExpired after `limit_s` seconds.
+    """
+    marked = ""
+    if mark is not None:
+        functions = read_functions(program)
+        if mark not in functions.names:
+            raise UserError(f"{program} has no function '{mark}' to count between")
+        marked = f",mark={functions.starts[functions.names.index(mark)] - functions.entry}"
     with tempfile.TemporaryDirectory(prefix="edgenext-tvm-count-") as folder:
         out = Path(folder) / "blocks"
-        plugin = f"{plugin_path()},out={out}"
+        plugin = f"{plugin_path()},out={out}{marked}"
         command = [runner.qemu, "-cpu", runner.cpu, "-plugin", plugin, str(program), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=limit_s,
+                check=False,
+            )  # fmt: skip
         except OSError as error:
             raise UserError(f"cannot start {runner.qemu}: {error.strerror}; install it (Debian: qemu-user)") from None
-        if done.returncode != 0:
-            raise UserError(
-                f"{program.name} on {runner.name} ended with status {done.returncode}: {_last_lines(done.stderr)}"
-            )
         if not out.is_file():
             raise UserError(
                 f"{runner.qemu} ran {program.name} but loaded no plugin; it must be built with plugin support, as "
                 "Debian's qemu-user is (its qemu-user-static is not)"
             )
-        return _sum_blocks(out.read_text().splitlines(), functions)
+        lines = tuple(out.read_text().splitlines()) if done.returncode >= 0 else ()
+        return CountedRun(done.returncode, done.stdout, done.stderr, lines)
 
 
 def _sum_blocks(lines: Sequence[str], functions: ElfFunctions) -> InstructionCounts:
