@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
+from ...kernels import Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm, XcaApply, XcaScores
 from ..space import Space
 from .depthwise import depthwise_space
+from .inverted_bottleneck import inverted_bottleneck_space
 from .layer_norm import layer_norm_space
 from .matmul import matmul_space
 from .xca_apply import xca_apply_space
@@ -18,6 +19,7 @@ _SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
     Conv2d: matmul_space,
     Dense: matmul_space,
     Depthwise: depthwise_space,
+    InvertedBottleneck: inverted_bottleneck_space,
     LayerNorm: layer_norm_space,
     XcaApply: xca_apply_space,
     XcaScores: xca_scores_space,

@@ -35,9 +35,9 @@ def _build(kernel: Dense | Conv2d, func: tirx.PrimFunc, plan: Plan) -> tirx.Prim
 
     def x_at(tile: Expr, row: int, segment: Expr | int) -> Indices:
         if isinstance(kernel, Dense):
-            return (tile * tile_rows + row,)
+            return (tile * tile_rows + row, 0)
         n, i, j = pixel(tile, row)
-        return (n, i * kernel.stride_h + segment, j * kernel.stride_w)
+        return (n, i * kernel.stride_h + segment, j * kernel.stride_w, 0)
 
     def y_at(tile: Expr, row: int, channel: Expr) -> Indices:
         if isinstance(kernel, Dense):
@@ -62,4 +62,4 @@ def _build(kernel: Dense | Conv2d, func: tirx.PrimFunc, plan: Plan) -> tirx.Prim
                 size = plan.group * tile_rows * kernel.co
                 ep.emit_look_up(b["y"], b["lut"], chunk * size, size)
 
-    return build_function(func, body, [product.products.packing()], {1: product.weights_shape})
+    return build_function(func, body, [product.products.packing(1)], {1: product.weights_shape})

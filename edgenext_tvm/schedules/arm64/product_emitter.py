@@ -22,7 +22,7 @@ Indices = tuple[Expr | int, ...]
 class ProductEmitter:
     """Emits one product.
 
-    x_at      (tile, row of the tile, segment) -> indices of the row's segment in x, the byte left out
+    x_at      (tile, row of the tile, segment) -> indices in x where the row's segment begins
     y_at      (tile, row of the tile, channel) -> indices in y
     """
 
@@ -158,11 +158,13 @@ class ProductEmitter:
 
     def _input(self, x: tirx.Buffer, tile: Expr, row: int, segment: Expr, k: Expr, lanes: int) -> Expr:
         if not self.rows.gathered:
-            return x.vload([*self.x_at(tile, row, segment), k], f"int8x{lanes}")
+            *outer, start = self.x_at(tile, row, segment)
+            return x.vload([*outer, start + k], f"int8x{lanes}")
         pieces = []
         for at in range(int(k), int(k) + lanes, 4):
             which, offset = divmod(at, self.rows.length)
-            pieces.append(x.vload([*self.x_at(tile, row, which), offset], "int8x4"))
+            *outer, start = self.x_at(tile, row, which)
+            pieces.append(x.vload([*outer, start + offset], "int8x4"))
         return neon.concat(*pieces)
 
 

@@ -101,9 +101,16 @@ def choose_tile(rows: Rows, channels: int, products: type[Products]) -> Tile:
     return best[1]
 
 
-def choose_plan(rows: Rows, channels: int, products: type[Products]) -> Plan:
-    """Return the hand-picked plan."""
-    tile = choose_tile(rows, channels, products)
+def good_tiles(rows: Rows, channels: int, products: type[Products], max_cost: float = MAX_COST) -> list[Tile]:
+    """Return the tiles worth trying, which include the chosen one."""
+    least = _loads(choose_tile(rows, channels, products), products)
+    tiles = _tiles(rows, channels, products, MAX_SPILLED_SUMS)
+    return [tile for tile in tiles if _loads(tile, products) <= max_cost * least]
+
+
+def choose_plan(rows: Rows, channels: int, products: type[Products], tile: Tile | None = None) -> Plan:
+    """Return the hand-picked plan, or that of a given tile."""
+    tile = tile or choose_tile(rows, channels, products)
     worthwhile = channels // (4 * tile.quads) >= MIN_PANELS and rows.bytes >= MIN_EXPANDED
     expands = can_expand(rows, products, tile.rows) and (rows.gathered or worthwhile)
     # With more sums the loads of a second step would need registers that sums hold.
@@ -126,8 +133,7 @@ def product_space(
     unroll       steps of the reduction an iteration of the innermost loop
     """
     default = choose_plan(rows, channels, products)
-    least = _loads(default.tile, products)
-    tiles = [t for t in _tiles(rows, channels, products, MAX_SPILLED_SUMS) if _loads(t, products) <= MAX_COST * least]
+    tiles = good_tiles(rows, channels, products)
 
     def plan(d: Decisions) -> Plan:
         tile = Tile(d["rows"], d["quads"])

@@ -45,8 +45,8 @@ class Sdot:
         self.shape = (segments, -(-length // 4), 4 * tile.quads, 4)
         self.segment = length
 
-    def packing(self) -> Packing:
-        return PackedDots(1, (1,), 4 * self.tile.quads, 4, self.segment)
+    def packing(self, argument: int) -> Packing:
+        return PackedDots(argument, (argument,), 4 * self.tile.quads, 4, self.segment)
 
     @staticmethod
     def byte_of(quad: Expr | int, lane: int, k: int) -> Expr | int:
@@ -90,8 +90,8 @@ class Smlal:
         self.shape = (segments, -(-length // 8), 2 * tile.quads, 16)
         self.segment = length
 
-    def packing(self) -> Packing:
-        return PackedPairs(1, (1,), 4 * self.tile.quads, self.segment)
+    def packing(self, argument: int) -> Packing:
+        return PackedPairs(argument, (argument,), 4 * self.tile.quads, self.segment)
 
     @staticmethod
     def byte_of(quad: Expr | int, lane: int, k: int) -> Expr | int:

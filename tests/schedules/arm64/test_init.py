@@ -9,7 +9,7 @@ import tvm
 from tvm.target import Target
 
 from edgenext_tvm.codegen.plain_c import PlainKernel, lower_kernel
-from edgenext_tvm.kernels import Add, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
+from edgenext_tvm.kernels import Add, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm, XcaApply, XcaScores
 from edgenext_tvm.schedules import schedule_kernel
 from edgenext_tvm.schedules.arm64 import arm64_space
 
@@ -63,6 +63,14 @@ def test_the_innermost_loop_of_a_product_does_not_spill(processor: str, targets)
     assert [body for body in products if "[sp" in body and re.search(r"str\tq|stp\tq", body)] == []
 
 
+@pytest.mark.parametrize("processor", FEATURES)
+def test_the_hidden_tensor_of_a_bottleneck_is_never_whole(processor: str, targets) -> None:
+    kernel = InvertedBottleneck(4096, 24, 96, 24, "residual")
+    lowered = lower(kernel, "bottleneck", processor, targets[processor][1])
+    assert lowered.extent == 8
+    assert lowered.hoisted_bytes == (8 * 64 * 96,)
+
+
 @pytest.mark.parametrize(
     "kernel",
     [
@@ -71,6 +79,7 @@ def test_the_innermost_loop_of_a_product_does_not_spill(processor: str, targets)
         Dense(3, 16, 17),
         Depthwise(1, 8, 8, 16, 3, 3, epilogue="lut"),
         Depthwise(1, 8, 8, 4, 3, 3),
+        InvertedBottleneck(8, 12, 18, 12),
         LayerNorm(4, 17),
         XcaApply(8, 12, 4),
         XcaScores(8, 12, 4),

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from edgenext_tvm.kernels import Conv2d, Dense, Depthwise, Kernel, LayerNorm, XcaApply, XcaScores
+from edgenext_tvm.kernels import Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm, XcaApply, XcaScores
 from edgenext_tvm.kernels.sample_inputs import PATTERNS
 from edgenext_tvm.schedules import Space
 from edgenext_tvm.schedules.arm64 import arm64_space
@@ -18,6 +18,7 @@ SMALL: list[Kernel] = [
     Dense(16, 72, 96, "lut"),
     Dense(12, 24, 24, "residual"),
     Depthwise(1, 6, 8, 20, 5, 5, 1, 1, 2, 2, 2, 2),
+    InvertedBottleneck(32, 24, 48, 24, "residual"),
     LayerNorm(16, 88),
     XcaApply(16, 88, 4),
     XcaScores(8, 88, 4),
@@ -36,6 +37,9 @@ ENDS: list[Kernel] = [
     Depthwise(1, 9, 24, 16, 3, 3, 1, 1, 1, 1, 1, 1),
     Depthwise(1, 10, 33, 30, 5, 5, 2, 2, 2, 2, 2, 2, 88, 28, 60, 30, "none", True),
     Depthwise(1, 8, 8, 24, 9, 9, 1, 1, 4, 4, 4, 4, epilogue="residual"),
+    InvertedBottleneck(7, 20, 36, 12),
+    InvertedBottleneck(49, 88, 352, 88, "residual"),
+    InvertedBottleneck(4, 304, 4864, 304),
     LayerNorm(12, 24),
     LayerNorm(8, 40, affine=True),
     XcaApply(49, 88, 4),
@@ -79,6 +83,7 @@ def test_the_hand_picked_point_is_one_of_a_few_hundred(kernel: Kernel, processor
     (Conv2d(1, 64, 64, 24, 48, 2, 2, 2, 2), 40),
     (Dense(256, 88, 352), 40),
     (Depthwise(1, 32, 32, 48, 5, 5, 1, 1, 2, 2, 2, 2), 10),
+    (InvertedBottleneck(4096, 24, 96, 24, "residual"), 40),
     (LayerNorm(1024, 48), 8),
     (XcaApply(256, 88, 4), 10),
     (XcaScores(256, 88, 4), 8),
