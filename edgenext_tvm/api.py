@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from edgenext_tvm.board import Board, load_board
 from edgenext_tvm.codegen.manifest import Manifest
@@ -14,7 +16,10 @@ from edgenext_tvm.compiler import CompileSettings, Progress, Stages, compile_sta
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.quantize.images import decode_image
 from edgenext_tvm.source import model_identifier
+from edgenext_tvm.tune.check_float import check_build, recorded_check
 from edgenext_tvm.tune.emulator import InstructionCounts, count_inference
+from edgenext_tvm.tune.front import TuneResult, TuneSettings, tune
+from edgenext_tvm.tune.manifest import FloatCheck
 from edgenext_tvm.verify.build_folder import open_build
 from edgenext_tvm.verify.device import Timing, benchmark, classify, profile, selftest
 from edgenext_tvm.verify.runner import Runner, choose_runner
@@ -22,12 +27,14 @@ from edgenext_tvm.verify.verify import VerifyReport, verify
 
 __all__ = [
     "CompileResult",
+    "TuneResult",
     "VerifyReport",
     "bench_build",
     "compile_model",
     "count_build",
     "profile_build",
     "run_build",
+    "tune_model",
     "verify_build",
 ]
 
@@ -37,13 +44,18 @@ DEFAULT_REPEAT = 50
 
 @dataclass(frozen=True)
 class CompileResult:
-    """What compile_model built. stages: seconds per stage. selftest: None where the board cannot be run from here."""
+    """What compile_model built. stages: seconds per stage. selftest: None where the board cannot be run from here.
+
+    float_check: int8 against float32, recorded when the board's kernels were tuned or measured now; see its origin.
+    """
 
     build_dir: Path
     board: Board
     manifest: Manifest
     stages: dict[str, float]
     selftest: bool | None
+    float_check: FloatCheck | None = None
+    float_check_origin: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of `compile --json`."""
@@ -63,7 +75,13 @@ class CompileResult:
             "kernel_calls": manifest.kernel_calls,
             "selftest": self.selftest,
             "stages": self.stages,
+            "tuning": manifest.tuning.model_dump(mode="json"),
+            "float_check": _check_fields(self.float_check, self.float_check_origin),
         }
+
+
+def _check_fields(check: FloatCheck | None, origin: str) -> dict[str, Any] | None:
+    return None if check is None else {**check.model_dump(mode="json"), "speedup": check.speedup, "origin": origin}
 
 
 def compile_model(
@@ -78,12 +96,17 @@ def compile_model(
     precision: str = "int8",
     threads: int = 1,
     max_arena_kib: int | None = None,
+    tuning: bool = True,
+    tuning_logs: str | Path | None = None,
+    compare_float32: bool = False,
     out: str | Path | None = None,
     progress: Progress | None = None,
     quiet: bool = True,
 ) -> CompileResult:
     """Compiles a variant, a .pt2 or an .onnx program into a build folder and lets it test itself.
 
+    tuning: use the board's tuning database, or the one in tuning_logs; one that does not fit is refused with a reason
+    in the manifest's `tuning`. compare_float32: also build and time float32, see CompileResult.float_check.
     board: a name, a folder, or a Board. out: default out/MODEL-BOARD. threads: of the self-test.
     progress: called after each stage. Raises UserError for every mistake of the caller; a failed compilation leaves an
     earlier build at `out` as it was.
@@ -101,12 +124,70 @@ def compile_model(
         recipe=None if recipe is None else Path(recipe),
         precision=precision,
         max_arena_kib=max_arena_kib,
+        use_tuning=tuning,
+        tuning_logs=None if tuning_logs is None else Path(tuning_logs),
     )
     stages = Stages(progress)
     built = compile_stages(settings, stages, quiet)
     with stages.stage("selftest") as done:
         passed = _selftest_if_possible(built.folder, chosen, threads, done)
-    return CompileResult(built.folder, chosen, built.manifest, stages.seconds, passed)
+    check, origin = recorded_check(settings, built.manifest), "from the tuning database"
+    if compare_float32:
+        with stages.stage("float32") as done:
+            check, origin = check_build(settings, built.folder), "measured now"
+            done.append(f"{check.speedup:.2f} times int8's {check.unit}")
+    return CompileResult(built.folder, chosen, built.manifest, stages.seconds, passed, check, origin if check else "")
+
+
+def tune_model(
+    model: str,
+    board: str | Path | Board = "host",
+    *,
+    checkpoint: str | Path | None = None,
+    num_classes: int | None = None,
+    input_size: int | None = None,
+    runner: str | None = None,
+    trials: int | None = None,
+    time_budget_min: float | None = None,
+    tracker: str | None = None,
+    key: str | None = None,
+    resume: bool = False,
+    log_dir: str | Path | None = None,
+    check_float32: bool = True,
+    console: Console | None = None,
+    progress: Progress | None = None,
+    begin: Callable[[Path], None] | None = None,
+) -> TuneResult:
+    """Tunes the kernels of a model on a board and puts what was measured into a database that `compile_model` finds.
+
+    runner: "local", "emulator", "rpc" or "ssh://user@host[:port]". trials: per kernel. console: shows the progress.
+    begin: called with the database's folder before any work. Raises UserError for every mistake of the caller.
+    """
+    chosen = board if isinstance(board, Board) else load_board(board)
+    settings = CompileSettings(
+        model=model,
+        board=chosen,
+        out=default_out(model, chosen),
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        num_classes=num_classes,
+        input_size=input_size,
+    )
+    return tune(
+        TuneSettings(
+            model=settings,
+            runner=runner,
+            trials=trials,
+            time_budget_min=time_budget_min,
+            tracker=tracker,
+            key=key,
+            resume=resume,
+            log_dir=None if log_dir is None else Path(log_dir),
+            check_float32=check_float32,
+        ),
+        console or Console(quiet=True),
+        progress,
+        begin,
+    )
 
 
 def default_out(model: str, board: Board) -> Path:

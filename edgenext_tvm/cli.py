@@ -1,4 +1,4 @@
-"""The command `edgenext-tvm`: boards, models, compile, verify, run, bench. Results on stdout, progress on stderr.
+"""The command `edgenext-tvm`: boards, models, compile, tune, verify, run, bench. Results on stdout, progress on stderr.
 
 With --json stdout carries one JSON object and nothing else. A user's mistake is one error and exit status 2.
 """
@@ -16,10 +16,11 @@ import click
 from rich.console import Console
 
 from edgenext_tvm.errors import UserError
-from edgenext_tvm.report import tables
+from edgenext_tvm.report import tables, tuning_tables
 
 USER_ERROR_STATUS = 2
 NOT_VERIFIED_STATUS = 1
+INTERRUPTED_STATUS = 130
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 output = Console(soft_wrap=True, highlight=False)
@@ -144,6 +145,9 @@ def models(as_json: bool) -> None:
 @click.option("--precision", default="int8", show_default=True, help="int8 or float32.")
 @threads_option
 @click.option("--max-arena-kib", type=int, help="Refuse to build when more RAM is needed.")
+@click.option("--tuning/--no-tuning", default=True, help="Use the board's tuning database, if there is one.")
+@click.option("--tuning-logs", metavar="DIR", help="A tuning database other than the board's.")
+@click.option("--compare-float32", is_flag=True, help="Also build float32, and time both.")
 @click.option("--out", metavar="DIR", help="Build folder; default: out/MODEL-BOARD.")
 @json_option
 def compile_command(model: str, board: str, out: str | None, as_json: bool, **options: Any) -> int:
@@ -156,7 +160,7 @@ def compile_command(model: str, board: str, out: str | None, as_json: bool, **op
     _settings(
         "compile",
         {"model": model, "board": f"{chosen.name} ({chosen.cpu.core}, {chosen.isa})", "out": out}
-        | {key.replace("_", "-"): value for key, value in options.items()},
+        | {key.replace("_", "-"): value for key, value in options.items() if value is not False},
     )
     result = compile_model(model, chosen, out=out, progress=_progress, quiet=as_json, **options)
     if as_json:
@@ -164,7 +168,61 @@ def compile_command(model: str, board: str, out: str | None, as_json: bool, **op
     else:
         output.print(tables.compiled(result))
         output.print(tables.files(result.build_dir, result.manifest.name))
+    if result.manifest.tuning.refused:
+        errors.print(f"warning: not tuned: the database {result.manifest.tuning.refused}", markup=False)
+    _warn_if_slower(result.float_check)
     return NOT_VERIFIED_STATUS if result.selftest is False else 0
+
+
+@cli.command("tune")
+@click.argument("model")
+@click.option("--board", metavar="B", default="host", show_default=True, help="Name, folder or board.toml.")
+@click.option("--runner", metavar="R", help="local, emulator, rpc or ssh://user@host[:port]; default: the board's own.")
+@click.option("--checkpoint", metavar="F", help="Weights: .safetensors, .pth, .pt, or random[:SEED].")
+@click.option("--num-classes", type=int, help="Default: the checkpoint's.")
+@click.option("--input-size", type=int, help="Pixels a side, a multiple of 32; default: the checkpoint's, else 256.")
+@click.option("--trials", type=int, help="New points to measure per kernel; default: 32, or all in the time budget.")
+@click.option("--time-budget", "time_budget_min", type=float, metavar="MIN", help="Minutes for all kernels.")
+@click.option("--tracker", metavar="HOST:PORT", help="Of --runner rpc.")
+@click.option("--key", metavar="K", help="Of --runner rpc: the boards' key; default: the board's name.")
+@click.option("--resume", is_flag=True, help="Go on with the rest of an unfinished session's budget.")
+@click.option("--log-dir", metavar="DIR", help="The database's folder; default: tuning_logs/BOARD.")
+@click.option("--check-float32/--no-check-float32", default=True, help="Compare with float32 at the end.")
+@json_option
+def tune_command(model: str, board: str, as_json: bool, **options: Any) -> int:
+    """Tunes MODEL's kernels on a board, for compile to use; points already measured are not measured again."""
+    from edgenext_tvm.api import tune_model
+    from edgenext_tvm.board import load_board
+
+    chosen = load_board(board)
+
+    def begin(folder: Any) -> None:
+        shown = {"model": model, "board": f"{chosen.name} ({chosen.cpu.core}, {chosen.isa})", "log-dir": folder}
+        given = {key.replace("_", "-"): value for key, value in options.items() if key != "log_dir"}
+        _settings("tune", shown | {key: value for key, value in given.items() if value is not False})
+
+    result = tune_model(model, chosen, console=errors, progress=_progress, begin=begin, **options)
+    if result.outcome is None:
+        errors.print(f"error: {result.failed}", markup=False)
+        if as_json:
+            _emit({"error": result.failed})
+        return NOT_VERIFIED_STATUS
+    if as_json:
+        _emit(tuning_tables.tuned_fields(result))
+    else:
+        output.print(tuning_tables.tuned(result.outcome))
+        output.print(tuning_tables.tuned_summary(result))
+    _warn_if_slower(result.check)
+    return INTERRUPTED_STATUS if result.outcome.interrupted else 0
+
+
+def _warn_if_slower(check: Any) -> None:
+    if check is not None and check.speedup < 1:
+        errors.print(
+            f"WARNING: int8 is SLOWER than float32 here: {1 / check.speedup:.2f} times the {check.unit} ({check.how})",
+            style="bold red",
+            markup=False,
+        )
 
 
 @cli.command("verify")

@@ -14,10 +14,10 @@ import torch
 import tvm
 
 from edgenext_tvm.board import Board
-from edgenext_tvm.codegen.build import BuildResult, build_library, check_replaceable, default_schedule
+from edgenext_tvm.codegen.build import BuildResult, build_library, check_replaceable
 from edgenext_tvm.codegen.lower_program import lower_program
 from edgenext_tvm.codegen.meta import GoldenVector, ModelMeta
-from edgenext_tvm.codegen.program import read_program
+from edgenext_tvm.codegen.program import Program, read_program
 from edgenext_tvm.codegen.toolchain import Toolchain
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.frontend.from_torch import import_program
@@ -29,6 +29,7 @@ from edgenext_tvm.quantize.images import open_images
 from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.quantize.recipe import Recipe, weights_sha256
 from edgenext_tvm.source import FloatModel, is_program_file, load_float_model, model_identifier
+from edgenext_tvm.tune.tuned import TunedSchedule
 from edgenext_tvm.verify.build_folder import BOARD_FILE, ONNX_FILE, PROGRAM_FILE, RECIPE_FILE, WEIGHTS_FILE
 from edgenext_tvm.verify.float_model import onnx_logits, torch_logits
 from edgenext_tvm.verify.golden import Logits, golden_vectors
@@ -57,6 +58,9 @@ class CompileSettings:
     recipe: Path | None = None
     precision: str = "int8"
     max_arena_kib: int | None = None
+    default_calibration: str = DEFAULT_CALIBRATION
+    use_tuning: bool = True
+    tuning_logs: Path | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -117,23 +121,43 @@ def compile_stages(settings: CompileSettings, stages: Stages, quiet: bool = Fals
     Toolchain.for_board(settings.board)
     settings.board.tvm_target()
     check_replaceable(settings.out)
-    if is_program_file(settings.model):
-        prepared = _prepare_program_file(settings, stages)
-    else:
-        prepared = _prepare_variant(settings, stages, quiet)
+    schedule = TunedSchedule.for_board(settings.board, settings.use_tuning, settings.tuning_logs)
+    prepared = _prepare(settings, stages, quiet)
     with stages.stage("lower") as done:
-        lowered = (lower if settings.precision == "int8" else lower_float)(prepared.module)
-        program = read_program(lowered)
-        done.append(f"{len(program.steps)} kernel calls of {len(program.functions)} kernels")
-        _check_arena(settings, program)
+        lowered = _lower(settings, prepared, done)
+        _check_arena(settings, read_program(lowered), schedule)
     with stages.stage("golden") as done:
         golden = _golden(lowered, prepared, done)
     with stages.stage("build") as done:
         meta = _meta(settings, lowered, prepared)
         files = {BOARD_FILE: settings.board.model_dump_json(indent=1).encode(), **prepared.files}
-        result = build_library(lowered, meta, settings.board, settings.out, golden, extra_files=files)
+        result = build_library(
+            lowered, meta, settings.board, settings.out, golden,
+            schedule=schedule, tuning=schedule.entry, extra_files=files,
+        )  # fmt: skip
+        done.append(schedule.summary)
         done.append(f"{len(result.manifest.files)} files in {result.folder}")
     return result
+
+
+def lower_model(settings: CompileSettings, stages: Stages, quiet: bool = True) -> tvm.IRModule:
+    """Returns the model of `settings` as calls of kernels, and builds nothing. UserError for mistakes of the user."""
+    prepared = _prepare(settings, stages, quiet)
+    with stages.stage("lower") as done:
+        return _lower(settings, prepared, done)
+
+
+def _prepare(settings: CompileSettings, stages: Stages, quiet: bool) -> _Prepared:
+    if is_program_file(settings.model):
+        return _prepare_program_file(settings, stages)
+    return _prepare_variant(settings, stages, quiet)
+
+
+def _lower(settings: CompileSettings, prepared: _Prepared, done: list[str]) -> tvm.IRModule:
+    lowered = (lower if settings.precision == "int8" else lower_float)(prepared.module)
+    program = read_program(lowered)
+    done.append(f"{len(program.steps)} kernel calls of {len(program.functions)} kernels")
+    return lowered
 
 
 def _prepare_variant(settings: CompileSettings, stages: Stages, quiet: bool) -> _Prepared:
@@ -173,7 +197,7 @@ def _quantize(settings: CompileSettings, source: FloatModel, done: list[str], qu
     if recipe is not None:
         done.append(f"recipe {recipe}")
         return quantize_with_recipe(source.model, _load_recipe(recipe, settings.model, source))
-    images = open_images(settings.calibration or DEFAULT_CALIBRATION, limit=CALIBRATION_IMAGES)
+    images = open_images(settings.calibration or settings.default_calibration, limit=CALIBRATION_IMAGES)
     done.append(f"calibrated on {len(images)} images of {images.name}")
     if images.name.startswith("synthetic"):
         done.append("made-up images: give real ones with --calibration DIR for accuracy")
@@ -239,11 +263,11 @@ def _operators(module: tvm.IRModule) -> str:
     return f"{bindings} Relax operators"
 
 
-def _check_arena(settings: CompileSettings, program: object) -> None:
+def _check_arena(settings: CompileSettings, program: Program, schedule: TunedSchedule) -> None:
     if settings.max_arena_kib is None:
         return
-    schedule = default_schedule(settings.board.isa, settings.board.cpu.features)
-    plan = lower_program(program, "enx_plan", settings.board.tvm_target(), schedule).plan  # type: ignore[arg-type]
+    plan = lower_program(program, "enx_plan", settings.board.tvm_target(), schedule).plan
+    schedule.forget()
     limit = settings.max_arena_kib * 1024
     if plan.arena_bytes > limit:
         raise UserError(

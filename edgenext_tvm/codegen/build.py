@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from edgenext_tvm.codegen import emit, manifest
 from edgenext_tvm.codegen.c_source import C_TARGET
 from edgenext_tvm.codegen.constants import StoredConstant, store_constants, total_bytes
 from edgenext_tvm.codegen.lower_program import LoweredProgram, Schedule, lower_program
-from edgenext_tvm.codegen.manifest import LayerEntry, Manifest, file_entry
+from edgenext_tvm.codegen.manifest import LayerEntry, Manifest, TuningEntry, file_entry
 from edgenext_tvm.codegen.meta import GoldenVector, ModelMeta
 from edgenext_tvm.codegen.plain_c import object_bytes
 from edgenext_tvm.codegen.program import Program, read_program
@@ -57,12 +57,14 @@ def build_library(
     *,
     schedule: Schedule | None = None,
     portable_schedule: Schedule | None = None,
+    tuning: Callable[[], TuningEntry] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
 ) -> BuildResult:
     """Builds `out_dir` with the libraries, the program and all C sources of `lowered_mod` for `board`.
 
     schedule            kernels of the library; default: the project's schedules for the board
     portable_schedule   kernels.c; default: the project's schedules without special instructions
+    tuning              asked after lowering: which kernels `schedule` took from a tuning database
     extra_files         {relative path: content} added to the folder
     Replaces an earlier build at `out_dir`. Equal arguments give equal bytes. UserError if `out_dir` is something else,
     if the module cannot be compiled, or if the toolchain is missing or fails.
@@ -85,6 +87,7 @@ def build_library(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         written = _manifest(folder, program, native, meta, board, toolchain, len(golden), objects)
+        written = written.model_copy(update={"tuning": tuning()}) if tuning else written
         (folder / manifest.FILE_NAME).write_text(written.to_json())
     name = meta.name
     return BuildResult(

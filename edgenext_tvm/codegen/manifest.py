@@ -53,6 +53,24 @@ class LayerEntry(_Frozen):
     extent: Annotated[int, Field(ge=1)]
 
 
+class TuningEntry(_Frozen):
+    """Which kernels run at a point from a tuning database, by their function's name; empty for an untuned build.
+
+    database   the database's folder name, "" for none; measured_by, unit: how, as its manifest says
+    refused    the database that was found but does not fit, and why
+    tuned      function -> decisions that won; confirmed: functions whose hand-picked point won
+    fell_back  function -> why it runs at the hand-picked point without a measurement's word
+    """
+
+    database: str = ""
+    refused: str = ""
+    measured_by: str = ""
+    unit: str = ""
+    tuned: dict[str, dict[str, int]] = {}
+    confirmed: tuple[str, ...] = ()
+    fell_back: dict[str, str] = {}
+
+
 class Manifest(_Frozen):
     """A build folder. Sizes in bytes; flash_bytes = text + rodata + data of the static library's objects."""
 
@@ -84,6 +102,7 @@ class Manifest(_Frozen):
     distinct_kernels: _Count
     golden_vectors: _Count
     layers: tuple[LayerEntry, ...]
+    tuning: TuningEntry = TuningEntry()
     objects: dict[str, FileEntry]
     files: dict[str, FileEntry]
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
+from edgenext_tvm.report import tuning_tables
+
 if TYPE_CHECKING:
     from edgenext_tvm.api import CompileResult
     from edgenext_tvm.board import Board
@@ -89,6 +91,8 @@ def compiled(result: CompileResult) -> Table:
             ("flash (code and weights)", binary_size(manifest.flash_bytes)),
             ("multiply-adds", f"{manifest.macs / 1e6:.1f} M"),
             ("kernels", f"{manifest.distinct_kernels}, called {manifest.kernel_calls} times"),
+            ("tuning", tuning_tables.tuning_text(manifest.tuning)),
+            *tuning_tables.float_row(result.float_check, result.float_check_origin),
             ("selftest", tested),
             ("time to compile", f"{sum(result.stages.values()):.1f} s"),
         ],

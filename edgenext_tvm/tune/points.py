@@ -1,7 +1,7 @@
 """A space's points as MetaSchedule traces, and back: one sampled category a knob, each written on the root block.
 
-The hand-built functions of a space are no sequence of schedule primitives. So the trace of a point only names it, on the
-canonical function; whoever builds it reads the decisions from the root block and asks the space for the function.
+The hand-built functions of a space are no sequence of schedule primitives. So the trace of a point only names it, on
+the canonical function; whoever builds it reads the decisions from the root block and asks the space for the function.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The order in which the points of a space are measured: hand-picked first, then near the best and at random.
 
-A space has tens to a few hundred points, all valid and none like its neighbour in a model's eyes (the canonical function
-is the same for each), so a cost model has nothing to learn from: half of each batch are single-knob neighbours of the
-best point so far, half are drawn from what is left. No point is proposed twice.
+A space has tens to a few hundred points, and a cost model would see the same canonical function for each, so there is
+nothing to learn from: half of each batch are single-knob neighbours of the best point so far, half are drawn from what
+is left. No point is proposed twice.
 """
 
 from __future__ import annotations
