@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -128,14 +127,13 @@ def _count_engine(model: str, case: Path, core: ArmCore, engine: Engine) -> list
 
 
 def _about(models: list[str], cores: tuple[ArmCore, ...]) -> dict[str, Any]:
+    from benchmarks.peers.arm.count import emulator_version
     from benchmarks.peers.arm.sysroot import REQUIREMENTS
     from benchmarks.peers.case import CALIBRATION, CHECKPOINT, INPUT_SIZE
     from benchmarks.peers.machine import our_version
     from edgenext_tvm.board import load_board
     from edgenext_tvm.verify.runner import QemuRunner
 
-    qemu = QemuRunner.for_board(load_board(cores[0].board)).qemu
-    version = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=False).stdout.splitlines()
     return {
         "settings": {
             "models": models,
@@ -144,7 +142,7 @@ def _about(models: list[str], cores: tuple[ArmCore, ...]) -> dict[str, Any]:
             "checkpoint": CHECKPOINT,
             "calibration": CALIBRATION,
             "threads": 1,
-            "emulator": version[0] if version else qemu,
+            "emulator": emulator_version(QemuRunner.for_board(load_board(cores[0].board))),
         },
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {

@@ -1,6 +1,6 @@
 """Runs inside the emulator: an engine's answers to the case's probe images, then `extra` more inferences.
 
-Two runs that differ by one in `extra` differ by the instructions of exactly one inference, with everything warm.
+Two runs that differ in `extra` alone differ by the instructions of so many inferences, with everything warm.
 """
 
 from __future__ import annotations
