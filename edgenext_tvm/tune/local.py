@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgenext_tvm.tune.machine_state import SCRIPT, parse_state
 from edgenext_tvm.tune.measure import Candidate, Measurement
 from edgenext_tvm.tune.measure_program import BatchBuilder, Ended, TimingOptions, measure_times
 from edgenext_tvm.tune.measure_program.build_batch import BUILD_LIMIT_S
+from edgenext_tvm.tune.measure_program.run_batch import how_it_ended
 
 
 class LocalMeasurer:
@@ -80,10 +80,3 @@ def run_here(program: Path, arguments: Sequence[str], limit_s: float) -> Ended:
     except OSError as error:
         raise UserError(f"cannot start {command[0]}: {error.strerror}; may programs be run from its folder?") from None
     return Ended(done.stdout, how_it_ended(done.returncode))
-
-
-def how_it_ended(status: int) -> str | None:
-    """For people: None for status 0; a negative status is a signal's number."""
-    if status == 0:
-        return None
-    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

@@ -12,12 +12,11 @@ from typing import IO, Any
 
 from edgenext_tvm.board import Board
 from edgenext_tvm.errors import UserError
-from edgenext_tvm.tune.local import how_it_ended
 from edgenext_tvm.tune.machine_state import SCRIPT, parse_state
 from edgenext_tvm.tune.measure import Candidate, Measurement, MeasurerLost
 from edgenext_tvm.tune.measure_program import BatchBuilder, Ended, TimingOptions, measure_times
 from edgenext_tvm.tune.measure_program.build_batch import BUILD_LIMIT_S
-from edgenext_tvm.tune.measure_program.run_batch import DeviceLost
+from edgenext_tvm.tune.measure_program.run_batch import DeviceLost, how_it_ended
 from edgenext_tvm.verify.runner import SshRunner
 
 _SSH_FAILED, _CANNOT_EXECUTE, _TIMED_OUT = 255, 126, 124

@@ -12,11 +12,12 @@ from edgenext_tvm.kernels import Dense
 from edgenext_tvm.schedules.default import space_of
 from edgenext_tvm.tune.measure import Candidate
 
+
 @T.prim_func(s_tir=True)
 def endless(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float32")):
     for i, j, lane in T.grid(2000000000, 1000, 8):
         with T.sblock("divide"):
-            n, m, v = T.axis.remap("RRS", [i, j, lane])
+            _n, _m, v = T.axis.remap("RRS", [i, j, lane])
             with T.init():
                 y[v] = T.float32(1)
             y[v] = y[v] / x[v]

@@ -1,7 +1,18 @@
-"""Counts executed Arm instructions exactly, by function: the yardstick where no board is at hand."""
+"""Counts executed Arm instructions exactly, by function or by cost: the yardstick where no board is at hand."""
 
 from __future__ import annotations
 
+from .cost_model import CostModel, PlainCount, WeightedClasses, cost_model_for
 from .count import InstructionCounts, count_inference, count_program
+from .measurer import EmulatorMeasurer
 
-__all__ = ["InstructionCounts", "count_inference", "count_program"]
+__all__ = [
+    "CostModel",
+    "EmulatorMeasurer",
+    "InstructionCounts",
+    "PlainCount",
+    "WeightedClasses",
+    "cost_model_for",
+    "count_inference",
+    "count_program",
+]

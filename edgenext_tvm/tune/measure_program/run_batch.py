@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,3 +128,10 @@ def _culprit(lines: Lines, rest: Sequence[int]) -> int:
     most = max(len(seconds) for seconds in lines.seconds.values())
     behind = [index for index in running if len(lines.seconds.get(index, ())) < most]
     return behind[0] if behind else running[0]
+
+
+def how_it_ended(status: int) -> str | None:
+    """For people: None for status 0; a negative status is a signal's number."""
+    if status == 0:
+        return None
+    return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
