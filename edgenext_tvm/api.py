@@ -15,6 +15,8 @@ from edgenext_tvm.codegen.manifest import Manifest
 from edgenext_tvm.compiler import CompileSettings, Progress, Stages, compile_stages
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.quantize.images import decode_image
+from edgenext_tvm.report.measure_roofline import measure_roofline
+from edgenext_tvm.report.roofline import Roofline
 from edgenext_tvm.source import model_identifier
 from edgenext_tvm.tune.check_float import check_build, recorded_check
 from edgenext_tvm.tune.emulator import InstructionCounts, count_inference
@@ -33,6 +35,7 @@ __all__ = [
     "compile_model",
     "count_build",
     "profile_build",
+    "roofline_build",
     "run_build",
     "tune_model",
     "verify_build",
@@ -285,6 +288,12 @@ def profile_build(
 def count_build(build_dir: str | Path) -> InstructionCounts:
     """Instructions of one inference under the board's emulator: exact and repeatable, and not milliseconds."""
     return count_inference(build_dir)
+
+
+def roofline_build(build_dir: str | Path, *, repeat: int = DEFAULT_REPEAT) -> Roofline:
+    """Every layer's floor, what it took and the gap: time on this machine, instructions for an emulated board."""
+    _check_repeat(repeat)
+    return measure_roofline(open_build(build_dir), repeat)
 
 
 def _check_threads(threads: int) -> None:

@@ -272,14 +272,19 @@ def run_command(build: str, images: tuple[str, ...], top: int, threads: int, run
 @click.option("--repeat", type=int, default=50, show_default=True, help="Inferences to time.")
 @click.option("--profile", is_flag=True, help="Also the time of every layer.")
 @click.option("--instructions", is_flag=True, help="Count instructions under the emulator instead.")
+@click.option("--roofline", "show_roofline", is_flag=True, help="Each layer against what the core can do, instead.")
 @runner_option
 @json_option
 def bench_command(
-    build: str, threads: int, repeat: int, profile: bool, instructions: bool, runner: str | None, as_json: bool
-) -> None:
-    """Times single inferences of BUILD, or counts their instructions."""
+    build: str, threads: int, repeat: int, profile: bool, instructions: bool, show_roofline: bool, runner: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Times single inferences of BUILD, or counts their instructions, or holds its layers against the core's peak."""
     from edgenext_tvm.api import bench_build, count_build, profile_build
 
+    if show_roofline:
+        _bench_roofline(build, threads, repeat, runner, as_json)
+        return
     if instructions:
         counts = count_build(build)
         if as_json:
@@ -299,6 +304,25 @@ def bench_command(
     output.print(tables.timed(build, timing))
     if layers:
         output.print(tables.profiled(layers))
+
+
+def _bench_roofline(build: str, threads: int, repeat: int, runner: str | None, as_json: bool) -> None:
+    from edgenext_tvm.api import roofline_build
+    from edgenext_tvm.report import roofline_tables
+
+    if threads != 1 or runner is not None:
+        raise UserError(
+            "--roofline holds one thread against one core, on this machine or by the emulator of the build's board; "
+            "leave out --threads and --runner"
+        )
+    held = roofline_build(build, repeat=repeat)
+    if as_json:
+        _emit({"build_dir": build, "repeat": repeat, "roofline": held.to_dict()})
+        return
+    for table in roofline_tables.all_tables(held, build):
+        output.print(table)
+    for sentence in roofline_tables.sentences(held):
+        output.print(sentence, markup=False)
 
 
 if __name__ == "__main__":

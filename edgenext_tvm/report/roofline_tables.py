@@ -11,15 +11,27 @@ from edgenext_tvm.report.roofline import Roofline, Total
 SHOWN_LAYERS = 25
 
 
-def peak_sentence(held: Roofline) -> str:
-    """What the floors are made of."""
-    peak = held.peak
+def all_tables(held: Roofline, build: str) -> list[Table]:
+    """Totals, then layers."""
+    return [totals(held, f"{build}: floor and gap by kind of kernel"), layers(held)]
+
+
+def sentences(held: Roofline) -> list[str]:
+    """What the floors are made of, and what the pointwise layers reach."""
+    peak, pointwise = held.peak, held.pointwise
+    reached = f"pointwise layers: {pointwise.share_of_roofline:.1%} of the roofline"
     if isinstance(peak, HostPeak):
         levels = ", ".join(f"{level.name} {level.bytes_per_s / 1e9:.0f}" for level in peak.levels)
-        return f"peak of one core, measured: {peak.macs_per_s / 1e9:.1f} GMAC/s ({peak.instruction}); GB/s: {levels}"
-    return (
-        f"at most {peak.macs_per_instruction:g} multiply-adds or {peak.bytes_per_instruction:g} bytes an instruction"
-    )
+        rate = pointwise.macs / pointwise.measured / 1e3 if pointwise.measured else 0.0
+        return [
+            f"peak of one core, measured now: {peak.macs_per_s / 1e9:.1f} GMAC/s ({peak.instruction}); GB/s: {levels}",
+            f"{reached}, {rate:.1f} GMAC/s",
+        ]
+    rest = f"outside of kernels: {held.rest / 1e3:.1f} k instructions"
+    return [
+        f"at most {peak.macs_per_instruction:g} multiply-adds or {peak.bytes_per_instruction:g} bytes an instruction",
+        f"{reached}; {rest}",
+    ]
 
 
 def totals(held: Roofline, title: str) -> Table:
