@@ -9,6 +9,7 @@ from tvm import s_tir, tirx
 
 from ..kernels import Depthwise, InvertedBottleneck, Kernel, XcaApply, XcaScores, kernel_of
 from .arm64 import arm64_space
+from .armv7 import armv7_space
 from .attention import schedule_xca_apply, schedule_xca_scores
 from .depthwise import schedule_depthwise
 from .generic import schedule_generic
@@ -31,7 +32,11 @@ _ROWWISE = {
 Spaces = Callable[[Kernel, tirx.PrimFunc, frozenset[str]], "Space | None"]
 """(kernel, its unscheduled function, features) -> the space of its special code, or None where there is none."""
 
-_SPECIAL: dict[str, tuple[Spaces, ...]] = {"x86_64": (x86_space,), "aarch64": (arm64_space,)}
+_SPECIAL: dict[str, tuple[Spaces, ...]] = {
+    "x86_64": (x86_space,),
+    "aarch64": (arm64_space,),
+    "armv7": (armv7_space,),
+}
 
 
 def space_of(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> Space:

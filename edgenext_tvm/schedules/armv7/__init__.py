@@ -1,0 +1,24 @@
+"""Armv7 kernels written as NEON instructions: one module per kind, equal to the NumPy twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from ...kernels import Conv2d, Dense, InvertedBottleneck, Kernel
+from ..space import Space
+from .inverted_bottleneck import bottleneck_space
+from .matmul import matmul_space
+
+_SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
+    Conv2d: matmul_space,
+    Dense: matmul_space,
+    InvertedBottleneck: bottleneck_space,
+}
+
+
+def armv7_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
+    """Return the kernel's space for NEON; None without that feature, or where there is no special code."""
+    space = _SPACES.get(type(kernel)) if "neon" in features else None
+    return space(kernel, func) if space is not None else None
