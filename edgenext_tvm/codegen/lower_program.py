@@ -111,7 +111,7 @@ class _PackedConstants:
         self.found: dict[tuple[Packing, tuple[int, ...]], ConstantRef] = {}
 
     def pack(self, step: Step, operands: tuple[Operand, ...], packings: tuple[Packing, ...]) -> tuple[Operand, ...]:
-        """The operands of `step` as its kernel reads them. UserError if a packed operand is not a constant."""
+        """The operands of `step` as its kernel reads them. UserError if a packed operand is not a constant or unfit."""
         packed = list(operands)
         for packing in packings:
             sources = [operands[source] for source in packing.sources]
@@ -123,10 +123,16 @@ class _PackedConstants:
                 )
             key = (packing, indices)
             if key not in self.found:
-                self.constants.append(packing.pack(*(self.constants[index] for index in indices)))
+                self.constants.append(self._pack_one(packing, indices, step))
                 self.found[key] = ConstantRef(len(self.constants) - 1)
             packed[packing.argument] = self.found[key]
         return tuple(packed)
+
+    def _pack_one(self, packing: Packing, indices: tuple[int, ...], step: Step) -> np.ndarray:
+        try:
+            return packing.pack(*(self.constants[index] for index in indices))
+        except UserError as error:
+            raise UserError(f"step '{step.name}' ({step.layer}): {error}") from None
 
 
 def lower_program(program: Program, prefix: str, target: Target, schedule: Schedule) -> LoweredProgram:

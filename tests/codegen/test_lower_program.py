@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from edgenext_tvm.codegen.c_source import C_TARGET
 from edgenext_tvm.codegen.lower_program import HoistedRef, lower_program
 from edgenext_tvm.codegen.program import ConstantRef, ValueRef, read_program
+from edgenext_tvm.errors import UserError
+from edgenext_tvm.kernels.packing import Packing, with_packings
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused(Packing):
+    """A layout that no array suits."""
+
+    kind = "refused"
+
+    def pack(self, *arrays):
+        raise UserError("weights do not suit")
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +68,11 @@ def test_the_plan_covers_values_and_hoisted_workspaces(lowered):
     assert set(plan.value_offsets) == {value.id for value in lowered.program.values}
     assert set(plan.hoisted_offsets) == {7}
     assert plan.arena_bytes >= lowered.steps[7].kernel.hoisted_bytes[0]
+
+
+def test_weights_that_cannot_be_packed_are_named_by_their_step(small_model):
+    program = read_program(small_model.mod)
+    first = program.steps[0]
+    with pytest.raises(UserError) as error:
+        lower_program(program, "enx_small", C_TARGET, lambda func: with_packings(func, [Refused(1, (1,))]))
+    assert str(error.value) == f"step '{first.name}' ({first.layer}): weights do not suit"

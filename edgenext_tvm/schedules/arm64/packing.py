@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from ...errors import UserError
 from ...kernels.packing import PackedDots, Packing
 
 
@@ -14,7 +15,8 @@ class PackedPairs(Packing):
     """Weights [.., K, CO] for smull/smlal: eight rows of two neighbouring channels fill one register, zero padded.
 
     Rows are split into segments as in PackedDots. Result int8[ceil(CO / lanes), segments, ceil(segment / 8),
-    lanes / 2, 16], `lanes` even; the 16 bytes are [half of the rows][channel][row of that half].
+    lanes / 2, 16], `lanes` even; the 16 bytes are [half of the rows][channel][row of that half]. The products of both
+    halves meet in one int16, which holds all of them but one: UserError where both weights are -128.
     """
 
     lanes: int
@@ -29,6 +31,13 @@ class PackedPairs(Packing):
             quads = np.pad(quads, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
         panels, segments, fours = quads.shape[:3]
         split = quads.reshape(panels, segments, fours // 2, 2, self.lanes // 2, 2, 4)
+        lowest = int((split == -128).all(axis=3).sum())
+        if lowest:
+            raise UserError(
+                f"{lowest} pairs of weights are both -128 where their products with -128 are added in 16 bits, which "
+                "hold at most 32767; quantize weights symmetrically to [-127, 127], or choose a board whose core has "
+                "dotprod"
+            )
         packed = split.transpose(0, 1, 2, 4, 3, 5, 6)
         return np.ascontiguousarray(packed.reshape(panels, segments, fours // 2, self.lanes // 2, 16))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgenext_tvm.errors import UserError
 from edgenext_tvm.schedules.arm64.packing import CentredBias, PackedPairs, WidenedTaps
 
 
@@ -39,3 +40,22 @@ def test_a_centred_bias_makes_up_for_the_zero_point() -> None:
     centred = CentredBias(2, (2, 1, 4)).pack(bias, w, qp)
     wide = w.astype(np.int32)
     np.testing.assert_array_equal(centred + ((x + 77) * wide).sum((0, 1)), bias + (x * wide).sum((0, 1)))
+
+
+def test_a_pair_of_lowest_weights_that_16_bits_cannot_sum_is_refused() -> None:
+    w = np.zeros((16, 4), np.int8)
+    w[[2, 6], 1] = -128  # rows r and r + 4 of eight share a 16-bit sum
+    message = (
+        "1 pairs of weights are both -128 where their products with -128 are added in 16 bits, which hold at most "
+        "32767; quantize weights symmetrically to [-127, 127], or choose a board whose core has dotprod"
+    )
+    with pytest.raises(UserError) as error:
+        PackedPairs(1, (1,), 4).pack(w)
+    assert str(error.value) == message
+
+
+def test_single_lowest_weights_are_packed() -> None:
+    w = np.zeros((16, 4), np.int8)
+    w[[2, 3, 10], 1] = -128
+    w[6, 2] = -128
+    assert (PackedPairs(1, (1,), 4).pack(w) == -128).sum() == 4
