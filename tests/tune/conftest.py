@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from tvm.script import tirx as T
@@ -31,13 +32,21 @@ def reads_far_away(where: T.Buffer((64,), "int32"), x: T.Buffer((8,), "int32"), 
             y[v] = x[where[v] * 400000000]
 
 
-def dense_candidates(board: Board, count: int, kernel: Dense | None = None) -> list[Candidate]:
-    """The hand-picked point first, then others drawn from the space, again and again if it has few."""
-    func = (kernel or Dense(16, 24, 24)).prim_func("dense")
-    space = space_of(func, board.isa, board.cpu.features)
-    draw = random.Random(0)
-    points = list(space.points())
-    return [Candidate(func, space.default), *(Candidate(func, draw.choice(points)) for _ in range(count - 1))]
+Draw = Callable[..., list[Candidate]]
+
+
+@pytest.fixture(scope="session")
+def dense_candidates() -> Draw:
+    """(board, count, kernel) -> the hand-picked point first, then others, again and again if the space has few."""
+
+    def draw(board: Board, count: int, kernel: Dense | None = None) -> list[Candidate]:
+        func = (kernel or Dense(16, 24, 24)).prim_func("dense")
+        space = space_of(func, board.isa, board.cpu.features)
+        generator = random.Random(0)
+        points = list(space.points())
+        return [Candidate(func, space.default), *(Candidate(func, generator.choice(points)) for _ in range(count - 1))]
+
+    return draw
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +55,7 @@ def host() -> Board:
 
 
 @pytest.fixture
-def candidates(host: Board) -> list[Candidate]:
+def candidates(host: Board, dense_candidates: Draw) -> list[Candidate]:
     """Three small ones for this machine."""
     return dense_candidates(host, 3)
 
@@ -59,3 +68,32 @@ def hanging() -> Candidate:
 @pytest.fixture
 def crashing() -> Candidate:
     return Candidate(reads_far_away, {})
+
+
+@T.prim_func(s_tir=True)
+def kills_the_process(x: T.Buffer((8,), "int32"), y: T.Buffer((8,), "int32")):
+    for lane in range(8):
+        with T.sblock("signal"):
+            v = T.axis.spatial(8, lane)
+            y[v] = T.call_extern("int32", "raise", T.int32(9)) + x[v]
+
+
+@T.prim_func(s_tir=True)
+def takes_long_to_compile(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float32")):
+    for i in T.unroll(100000):
+        for lane in range(8):
+            with T.sblock("divide"):
+                _n, v = T.axis.remap("RS", [i, lane])
+                with T.init():
+                    y[v] = T.float32(1)
+                y[v] = y[v] / x[v]
+
+
+@pytest.fixture
+def killing() -> Candidate:
+    return Candidate(kills_the_process, {})
+
+
+@pytest.fixture
+def slow_to_compile() -> Candidate:
+    return Candidate(takes_long_to_compile, {})
