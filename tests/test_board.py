@@ -14,7 +14,7 @@ from edgenext_tvm.board import TARGETS_ENV, board_files, load_board
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.paths import TARGETS
 
-BUNDLED = ["cortex-a55", "host", "rpi2", "rpi3", "rpi4", "rpi5"]
+BUNDLED = ["cortex-a55", "host", "host-avx2", "rpi2", "rpi3", "rpi4", "rpi5"]
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_copied_folder_is_a_board_by_folder_by_file_and_by_name(
 
 
 def test_an_unknown_name_lists_the_boards() -> None:
-    with pytest.raises(UserError, match=r"unknown board 'rpi9'.*cortex-a55, host, rpi2, rpi3, rpi4, rpi5"):
+    with pytest.raises(UserError, match=r"unknown board 'rpi9'.*cortex-a55, host, host-avx2, rpi2, rpi3, rpi4, rpi5"):
         load_board("rpi9")
 
 

@@ -49,7 +49,7 @@ def test_boards_lists_the_bundled_ones(command: Command) -> None:
     status, out, _ = command("boards")
     assert status == 0 and "rpi4" in out and "Cortex-A72" in out
     listed = json.loads(command("boards", "--json")[1])["boards"]
-    assert [board["name"] for board in listed] == ["cortex-a55", "host", "rpi2", "rpi3", "rpi4", "rpi5"]
+    assert [board["name"] for board in listed] == ["cortex-a55", "host", "host-avx2", "rpi2", "rpi3", "rpi4", "rpi5"]
     assert listed[4]["cpu"]["isa"] == "aarch64"
 
 

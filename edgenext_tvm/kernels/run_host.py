@@ -18,12 +18,16 @@ def host_target() -> Target:
     return Target({"kind": "llvm", "mcpu": codegen.llvm_get_system_cpu()})
 
 
-def compile_on_host(kernel: Kernel, func: tirx.PrimFunc) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+def compile_on_host(
+    kernel: Kernel, func: tirx.PrimFunc, target: Target | None = None
+) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     """Return a function from the kernel's inputs to output 0, which runs `func`: the kernel, scheduled or not.
 
-    Arguments that `func` declares as packed are packed here.
+    Arguments that `func` declares as packed are packed here. target: by default `host_target`; this machine must
+    have its instructions.
     """
-    library = tvm.compile(tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")}), target=host_target())
+    target = target or host_target()
+    library = tvm.compile(tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")}), target=target)
 
     def run(inputs: Sequence[np.ndarray]) -> np.ndarray:
         arguments = [tvm.runtime.tensor(array) for array in pack_arguments(func, inputs)]

@@ -19,6 +19,7 @@ from .rowwise import schedule_add, schedule_global_avg_pool, schedule_layer_norm
 from .space import Decisions, Space
 from .vector_unit import VectorUnit, vector_unit
 from .x86 import x86_space
+from .x86_avx2 import x86_avx2_space
 
 _ROWWISE = {
     "add": schedule_add,
@@ -33,7 +34,7 @@ Spaces = Callable[[Kernel, tirx.PrimFunc, frozenset[str]], "Space | None"]
 """(kernel, its unscheduled function, features) -> the space of its special code, or None where there is none."""
 
 _SPECIAL: dict[str, tuple[Spaces, ...]] = {
-    "x86_64": (x86_space,),
+    "x86_64": (x86_space, x86_avx2_space),
     "aarch64": (arm64_space,),
     "armv7": (armv7_space,),
 }

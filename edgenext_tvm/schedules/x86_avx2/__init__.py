@@ -1,0 +1,32 @@
+"""Kernels for x86 with AVX2 and, for products, AVX-VNNI: functions written with 256-bit vectors, 16 registers."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from ...kernels import Conv2d, Dense, InvertedBottleneck, Kernel
+from ...kernels.window import needs_padding
+from ..space import Space
+from .inverted_bottleneck import inverted_bottleneck_space
+from .matmul import conv2d_space, dense_space
+from .products import PAIRS, QUADS
+
+NEEDED = frozenset({"avx2"})
+"""Haswell, Zen and later; other processors take the portable schedules."""
+VNNI = (frozenset({"avxvnni"}), frozenset({"avx512vnni", "avx512vl"}))
+"""With one of these sets a processor has vpdpbusd on 256-bit vectors: Alder Lake and Zen 5, or Cascade Lake."""
+
+
+def x86_avx2_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
+    """Return the space of `func` for AVX2, or None if the feature is missing or this shape has no special code."""
+    if not features >= NEEDED:
+        return None
+    products = QUADS if any(features >= needed for needed in VNNI) else PAIRS
+    match kernel:
+        case Dense():
+            return dense_space(kernel, func, products)
+        case Conv2d() if not needs_padding(kernel):
+            return conv2d_space(kernel, func, products)
+        case InvertedBottleneck():
+            return inverted_bottleneck_space(kernel, func, products)
+    return None
