@@ -13,7 +13,8 @@ from .vector_unit import VectorUnit, divisors, largest_divisor, matmul_tile
 
 TILE_BYTES = 8 * 1024
 """Hidden values of one tile: they stay in the first-level cache beside a panel of either product's weights."""
-MAX_TILE_ROWS = 128
+MAX_TILE_ROWS = 192
+"""Above the least common multiple of the rows of any two register tiles."""
 
 
 def chunk_rows(kernel: InvertedBottleneck) -> int:
@@ -27,14 +28,12 @@ def tile_choices(kernel: InvertedBottleneck) -> tuple[int, ...]:
 
 
 def default_tile(kernel: InvertedBottleneck, product_rows: int) -> int:
-    """Return the most rows whose hidden values take TILE_BYTES, whole tiles of both products if there is such a number.
+    """Return the most rows whose hidden values take TILE_BYTES, in whole multiples of `product_rows`.
 
-    product_rows: how many rows a product computes at once.
+    product_rows: a divisor of a chunk, how many rows a product computes at once.
     """
-    choices = tile_choices(kernel)
-    small = [rows for rows in choices if rows * kernel.hidden <= TILE_BYTES] or [choices[0]]
-    whole = [rows for rows in small if rows % product_rows == 0]
-    return max(whole or small)
+    whole = [rows for rows in tile_choices(kernel) if rows % product_rows == 0]
+    return max([rows for rows in whole if rows * kernel.hidden <= TILE_BYTES] or whole[:1])
 
 
 def portable_space(isa: str, kernel: InvertedBottleneck, func: tirx.PrimFunc, unit: VectorUnit) -> Space:

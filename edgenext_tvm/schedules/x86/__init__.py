@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Add, Conv2d, Dense, Depthwise, Kernel, LayerNorm, Lut, XcaApply, XcaScores
+from ...kernels import Add, Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm, Lut, XcaApply, XcaScores
 from ...kernels.window import needs_padding
 from ..space import Space
 from . import attention, depthwise
 from .elementwise import build_add, build_lut
+from .inverted_bottleneck import inverted_bottleneck_space
 from .layer_norm import build_layer_norm
 from .matmul import conv2d_space, dense_space
 
@@ -27,6 +28,8 @@ def x86_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> 
             return conv2d_space(kernel, func)
         case Depthwise() if depthwise.is_supported(kernel):
             return Space("x86_vnni.depthwise", lambda _: depthwise.build_depthwise(kernel, func))
+        case InvertedBottleneck():
+            return inverted_bottleneck_space(kernel, func)
         case LayerNorm():
             return Space("x86_vnni.layer_norm", lambda _: build_layer_norm(kernel, func))
         case XcaScores() if attention.is_supported(kernel):

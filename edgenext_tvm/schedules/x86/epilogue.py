@@ -46,11 +46,14 @@ def narrow(values: Sequence[Expr], zero_point: Expr) -> Expr:
 
 
 class Table:
-    """A 256-entry table in four registers, for int8 indices."""
+    """A 256-entry table in four registers, for int8 indices; flipped: what it gives is 128 more, as unsigned bytes."""
 
-    def __init__(self, lut: tirx.Buffer) -> None:
+    def __init__(self, lut: tirx.Buffer, flipped: bool = False) -> None:
         # Entry 0 belongs to -128: as unsigned bytes, 0 .. 127 are in the second half and 128 .. 255 in the first.
         self.quarters = [load(lut, [64 * i], x86.ZMM_BYTES) for i in range(4)]
+        if flipped:
+            flips = x86.splat(-128, "int8", x86.ZMM_BYTES)
+            self.quarters = [bind("entries", quarter ^ flips) for quarter in self.quarters]
 
     def __call__(self, q: Expr) -> Expr:
         """Return the entries of int8x64 `q`."""
@@ -67,7 +70,8 @@ def store_bytes(buffer: tirx.Buffer, indices: Sequence[Expr | int], value: Expr,
 class Epilogue:
     """The epilogue of a matrix product: none, lut or residual (see kernels.epilogue), or float32 logits.
 
-    qp, mult (padded to whole vectors) and extra are the kernel's arguments.
+    qp, mult (padded to whole vectors) and extra are the kernel's arguments. zero_point and table: qp[1] and the table
+    where they are at hand already.
     """
 
     def __init__(
@@ -77,11 +81,13 @@ class Epilogue:
         qp: tirx.Buffer,
         extra: Sequence[tirx.Buffer],
         y: tirx.Buffer,
+        zero_point: Expr | None = None,
+        table: Table | None = None,
     ) -> None:
         self.kind, self.mult, self.extra, self.y = kind, mult, extra, y
         self.is_float = str(y.dtype) == "float32"
-        self.zero_point = None if self.is_float else bind("zp_out", qp[1])
-        self.table = Table(extra[0]) if kind == "lut" else None
+        self.zero_point = zero_point if self.is_float or zero_point is not None else bind("zp_out", qp[1])
+        self.table = table or (Table(extra[0]) if kind == "lut" else None)
 
     def emit(self, sums: Sequence[Expr], position: Sequence[Expr | int], channel: Expr | int, count: int) -> None:
         """Emit the results of `count` channels from `channel` (of `mult`) at `position` (indices of y)."""

@@ -23,6 +23,8 @@ GROUP = 4
 """Products that one instruction adds into each sum."""
 REGISTERS = 28
 """Sums that fit beside a vector of weights and a broadcast input."""
+REGISTERS_BESIDE_TABLE = 20
+"""Sums and weights where the epilogue's table takes four, its constants some more, and its temporaries the rest."""
 MIN_PARALLEL = 8
 MAX_ROWS = 14
 MAX_GROUP = 16
@@ -37,16 +39,16 @@ class Tile:
     group: int
 
 
-def choose_tile(rows: int, vectors: int, images: int = 1) -> Tile:
-    """Return the tile of least cost whose rows divide `rows`: per step rows broadcasts and vectors weight loads.
+def choose_tile(rows: int, vectors: int, images: int = 1, steps: int = 64, epilogue: str = "none") -> Tile:
+    """Return the tile of least cost whose rows divide `rows`.
 
-    images: how many times `rows` rows there are.
+    images: how many times `rows` rows there are; steps: instructions of the whole reduction for one vector.
     """
     best: tuple[float, Tile] | None = None
+    registers = REGISTERS_BESIDE_TABLE if epilogue == "lut" else REGISTERS
     for r in (d for d in divisors(rows) if d <= MAX_ROWS):
-        for v in range(1, min(MAX_VECTORS, vectors, REGISTERS // r) + 1):
-            full, rest = divmod(vectors, v)
-            cost = sum(count * (r * width + 0.5 * (r + width) + 1) for count, width in ((full, v), (1, rest)) if width)
+        for v in (v for v in range(1, min(MAX_VECTORS, vectors) + 1) if v == 1 or r * v + v <= registers):
+            cost = tile_cost(r, v, vectors, steps)
             tiles = images * rows // r
             group = largest_divisor(tiles, max(1, min(8, tiles // MIN_PARALLEL)))
             if best is None or cost / r < best[0]:
@@ -55,16 +57,42 @@ def choose_tile(rows: int, vectors: int, images: int = 1) -> Tile:
     return best[1]
 
 
+def tile_cost(rows: int, width: int, vectors: int, steps: int) -> float:
+    """Return the cost of `rows` rows and all `vectors`, `width` of them at a time, in cycles, roughly."""
+    full, rest = divmod(vectors, width)
+    panels = [(full, width), (1, rest)] if rest else [(full, width)]
+    # A step: the products, and the loads that they do not hide. Then per row of a panel conversions, packing, stores.
+    stores = {1: 1, 2: 1, 3: 4, 4: 1}
+    return sum(n * (steps * (rows * v + 0.2 * (rows + v) + 1) + rows * (2.5 * v + 7 + stores[v])) for n, v in panels)
+
+
+def choose_dense_tile(kernel: Dense) -> Tile:
+    """Return the hand-picked tile of a dense kernel."""
+    return choose_tile(kernel.t, vectors_of(kernel.co), 1, steps_of(kernel.ci), kernel.epilogue)
+
+
+def choose_conv2d_tile(kernel: Conv2d) -> Tile:
+    """Return the hand-picked tile of a convolution, whose rows are those of one image row."""
+    oh, ow = kernel.out_hw
+    steps = kernel.kh * steps_of(kernel.kw * kernel.ci)
+    return choose_tile(ow, vectors_of(kernel.co), kernel.n * oh, steps, kernel.epilogue)
+
+
+def steps_of(segment: int) -> int:
+    """Return how many steps the reduction over `segment` contiguous inputs takes."""
+    return round_up(segment, GROUP) // GROUP
+
+
 def dense_space(kernel: Dense, func: tirx.PrimFunc) -> Space:
     """Return the space of a dense kernel."""
-    default = choose_tile(kernel.t, vectors_of(kernel.co))
+    default = choose_dense_tile(kernel)
     return _space("x86_vnni.dense", kernel.t, kernel.co, 1, default, lambda tile: build_dense(kernel, func, tile))
 
 
 def conv2d_space(kernel: Conv2d, func: tirx.PrimFunc) -> Space:
     """Return the space of a convolution without padding."""
     oh, ow = kernel.out_hw
-    default = choose_tile(ow, vectors_of(kernel.co), kernel.n * oh)
+    default = choose_conv2d_tile(kernel)
     build = partial(build_conv2d, kernel, func)
     return _space("x86_vnni.conv2d", ow, kernel.co, kernel.n * oh, default, build)
 
@@ -97,7 +125,8 @@ def _space(
 class Operands:
     """The packed arguments of one product: w [vectors, segments, steps, 16, 4], bias [16 vectors].
 
-    `segment` input bytes are contiguous; segment s of row r begins at `start(row, s)`, indices of x.
+    `segment` input bytes are contiguous; segment s of row r begins at `start(row, s)`, indices of x. is_unsigned: x
+    holds bytes that are 128 more, and whole steps of them.
     """
 
     x: tirx.Buffer
@@ -105,11 +134,12 @@ class Operands:
     bias: tirx.Buffer
     segment: int
     start: Callable[[Expr, Expr | int], list[Expr | int]]
+    is_unsigned: bool = False
 
 
 def build_dense(kernel: Dense, func: tirx.PrimFunc, tile: Tile | None = None) -> tirx.PrimFunc:
     """Return `func` with weights packed for vpdpbusd; inputs become x + 128 on the way, the bias makes up for it."""
-    tile = tile or choose_tile(kernel.t, vectors_of(kernel.co))
+    tile = tile or choose_dense_tile(kernel)
 
     def body(*buffers: tirx.Buffer) -> None:
         x, w, bias, mult, qp, *extra, y = buffers
@@ -124,7 +154,7 @@ def build_conv2d(kernel: Conv2d, func: tirx.PrimFunc, tile: Tile | None = None) 
     """Return `func`, a convolution without padding, as a product whose rows are patches, KH segments of KW * CI."""
     oh, ow = kernel.out_hw
     segment = kernel.kw * kernel.ci
-    tile = tile or choose_tile(ow, vectors_of(kernel.co), kernel.n * oh)
+    tile = tile or choose_conv2d_tile(kernel)
 
     def pixel(row: Expr) -> list[Expr]:
         return [tirx.floordiv(row, oh * ow), tirx.floormod(tirx.floordiv(row, ow), oh), tirx.floormod(row, ow)]
@@ -148,13 +178,14 @@ def vectors_of(channels: int) -> int:
     return round_up(channels, LANES) // LANES
 
 
-def packed_weights(co: int, segments: int, segment: int) -> list[tuple[Packing, TensorType]]:
-    """Return how w, bias and mult (arguments 1, 2, 3) are packed, and their types."""
-    vectors, steps = vectors_of(co), round_up(segment, GROUP) // GROUP
+def packed_weights(co: int, segments: int, segment: int, first: int = 1) -> list[tuple[Packing, TensorType]]:
+    """Return how w, bias and mult (three arguments from `first`) are packed, and their types."""
+    vectors, steps = vectors_of(co), steps_of(segment)
+    w, bias, mult = range(first, first + 3)
     return [
-        (PackedDots(1, (1,), LANES, GROUP, segment), ((vectors, segments, steps, LANES, GROUP), "int8")),
-        (BiasOfUnsigned(2, (2, 1), LANES), ((vectors * LANES,), "int32")),
-        (PaddedChannels(3, (3,), LANES), ((vectors * LANES,), "float32")),
+        (PackedDots(w, (w,), LANES, GROUP, segment), ((vectors, segments, steps, LANES, GROUP), "int8")),
+        (BiasOfUnsigned(bias, (bias, w), LANES), ((vectors * LANES,), "int32")),
+        (PaddedChannels(mult, (mult,), LANES), ((vectors * LANES,), "float32")),
     ]
 
 
@@ -171,10 +202,27 @@ def emit_product(
     Chunks of tile.group tiles of rows run in parallel (panels of channels where there is one chunk); within a chunk
     panel by panel, so that a panel's weights stay in the first-level cache.
     """
-    vectors = vectors_of(channels)
     chunk_rows = tile.rows * tile.group
+    chunks = rows // chunk_rows
+    if chunks == 1 and channels % (LANES * tile.vectors) == 0:
+        emit_panels(0, channels, tile, operands, epilogue, position, T.parallel)
+    else:
+        with T.parallel(chunks) as chunk:
+            emit_panels(chunk * chunk_rows, channels, tile, operands, epilogue, position)
 
-    def panel(first_row: Expr | int, vector: Expr | int, width: int, count: int) -> None:
+
+def emit_panels(
+    first_row: Expr | int,
+    channels: int,
+    tile: Tile,
+    operands: Operands,
+    epilogue: Epilogue,
+    position: Callable[[Expr], list[Expr]],
+    loop: Callable[[int], Any] = T.serial,
+) -> None:
+    """Emit all channels of tile.group tiles of rows from `first_row`, panel by panel in a `loop`."""
+
+    def panel(vector: Expr | int, width: int, count: int) -> None:
         with T.serial(tile.group) as group:
             row = bind("row", first_row + group * tile.rows)
             sums = accumulate(row, vector, tile.rows, width, operands)
@@ -182,20 +230,12 @@ def emit_product(
             for r in range(tile.rows):
                 epilogue.emit([s.get() for s in sums[r]], [*position(row + r), channel], channel, count)
 
-    def panels(first_row: Expr | int, loop: Callable[[int], Any]) -> None:
-        whole = channels // (LANES * tile.vectors)
-        if whole:
-            with loop(whole) as p:
-                panel(first_row, p * tile.vectors, tile.vectors, LANES * tile.vectors)
-        if rest := channels - whole * LANES * tile.vectors:
-            panel(first_row, whole * tile.vectors, vectors - whole * tile.vectors, rest)
-
-    chunks = rows // chunk_rows
-    if chunks == 1 and channels % (LANES * tile.vectors) == 0:
-        panels(0, T.parallel)
-    else:
-        with T.parallel(chunks) as chunk:
-            panels(chunk * chunk_rows, T.serial)
+    whole = channels // (LANES * tile.vectors)
+    if whole:
+        with loop(whole) as p:
+            panel(p * tile.vectors, tile.vectors, LANES * tile.vectors)
+    if rest := channels - whole * LANES * tile.vectors:
+        panel(whole * tile.vectors, vectors_of(rest), rest)
 
 
 def accumulate(row: Expr, vector: Expr | int, rows: int, width: int, operands: Operands) -> list[list[Register]]:
@@ -211,12 +251,17 @@ def accumulate(row: Expr, vector: Expr | int, rows: int, width: int, operands: O
         weights = [bind("weights", load_dots(operands.w, [vector + v, segment, k])) for v in range(width)]
         for r in range(rows):
             *outer, first = operands.start(row + r, segment)
-            inputs = bind("inputs", broadcast_group(operands.x, [*outer, first + k * GROUP], count))
+            position = [*outer, first + k * GROUP]
+            if operands.is_unsigned:
+                value = x86.splat(tirx.reinterpret("int32", load(operands.x, position, GROUP)), "int32", LANES)
+            else:
+                value = broadcast_group(operands.x, position, count)
+            inputs = bind("inputs", value)
             for v in range(width):
                 sums[r][v].set(x86.dot_unsigned_signed(sums[r][v].get(), inputs, weights[v]))
 
     def segment_steps(segment: Expr | int) -> None:
-        whole, rest = divmod(operands.segment, GROUP)
+        whole, rest = (steps, 0) if operands.is_unsigned else divmod(operands.segment, GROUP)
         if whole:
             with T.serial(whole) as k:
                 step(segment, k, GROUP)
