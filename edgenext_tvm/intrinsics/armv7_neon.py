@@ -30,8 +30,8 @@ def vpaddl(x: Expr) -> Expr:
 
 
 def vpadal(acc: Expr, x: Expr) -> Expr:
-    """vpadal: int32x4 acc[i] + x[2i] + x[2i+1], x int16x8."""
-    return _call("int32x4", "vpadals", acc, x)
+    """vpadal: acc[i] + x[2i] + x[2i+1], int32x4 and int16x8 or int16x8 and int8x16."""
+    return _call(_dtype(acc), "vpadals", acc, x)
 
 
 def add_pairs(a: Expr, b: Expr) -> Expr:

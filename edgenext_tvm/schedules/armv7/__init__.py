@@ -6,15 +6,19 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, InvertedBottleneck, Kernel
+from ...kernels import Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm
 from ..space import Space
+from .depthwise import depthwise_space
 from .inverted_bottleneck import bottleneck_space
+from .layer_norm import layer_norm_space
 from .matmul import matmul_space
 
 _SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
     Conv2d: matmul_space,
     Dense: matmul_space,
+    Depthwise: depthwise_space,
     InvertedBottleneck: bottleneck_space,
+    LayerNorm: layer_norm_space,
 }
 
 

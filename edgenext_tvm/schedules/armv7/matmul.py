@@ -169,15 +169,18 @@ def emit_outputs(
     sums: Sequence[Sequence[Expr]],
     channel: Expr,
     where: Callable[[int, Expr], list[Expr]],
+    biased: bool = False,
 ) -> None:
     """Emit the epilogue of a tile's sums; `where(row, channel)` gives the indices of y, and of a residual.
 
-    With a table, y holds its indices afterwards: `ep.emit_look_up` finishes.
+    biased: the sums hold the bias already. With a table, y holds its indices afterwards: `ep.emit_look_up` finishes.
     """
     quads = len(sums[0])
-    bias = [bind(b["bias"].vload([channel + 4 * q], "int32x4"), "bias") for q in range(quads)]
+    if not biased:
+        bias = [bind(b["bias"].vload([channel + 4 * q], "int32x4"), "bias") for q in range(quads)]
+        sums = [[acc + bias[q] for q, acc in enumerate(row)] for row in sums]
     mult = [bind(b["mult"].vload([channel + 4 * q], "float32x4"), "mult") for q in range(quads)]
-    scaled = [[ep.scaled(acc + bias[q], mult[q]) for q, acc in enumerate(row)] for row in sums]
+    scaled = [[ep.scaled(acc, mult[q]) for q, acc in enumerate(row)] for row in sums]
     if str(b["y"].dtype) == "float32":
         for r, row in enumerate(scaled):
             for q, value in enumerate(row):
