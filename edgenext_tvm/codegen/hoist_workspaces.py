@@ -86,8 +86,10 @@ def hoist_workspaces(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, tuple[int, ...
             return alloc
         slots = scope.slots if scope else 1
         slot_bytes = -(-size // SLOT_ALIGN_BYTES) * SLOT_ALIGN_BYTES
-        slot_elements = slot_bytes // _element_bytes(dtype)
-        workspace = tirx.decl_buffer((slots * slot_elements,), dtype, name=f"{buffer.name}_ws")
+        # A buffer of vectors (StorageRewrite makes them) is a pointer to their elements in the function's signature.
+        scalar = dtype.partition("x")[0]
+        slot_elements = slot_bytes // _element_bytes(scalar)
+        workspace = tirx.decl_buffer((slots * slot_elements,), scalar, name=f"{buffer.name}_ws")
         workspaces.append(workspace)
         sizes.append(slots * slot_bytes)
         start = scope.slot * slot_elements if scope else tirx.IntImm("int32", 0)

@@ -59,3 +59,21 @@ def test_small_allocations_stay():
     after, sizes = hoist_workspaces(before)
     assert sizes == ()
     assert after.same_as(before)
+
+
+def test_a_buffer_of_vectors_is_a_pointer_to_their_elements():
+    @T.prim_func
+    def before(x: T.Buffer((100,), "int8x16"), y: T.Buffer((100,), "int8x16")):
+        for t in T.parallel(2):
+            big = T.alloc_buffer((100,), "int8x16")
+            for i in range(100):
+                big[i] = x[i]
+            for i in range(50):
+                y[t * 50 + i] = big[99 - i]
+
+    after, sizes = hoist_workspaces(before)
+    # 100 vectors are 1600 bytes, a slot 1600
+    assert sizes == (2 * 1600,)
+    assert (str(after.params[2].dtype), [int(d) for d in after.params[2].shape]) == ("int8", [3200])
+    assert "t * 1600" in after.script()
+    assert allocations(after) == []
