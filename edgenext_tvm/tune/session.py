@@ -29,6 +29,8 @@ from edgenext_tvm.tune.tuned import function_hash
 
 MIN_BATCH = 8
 FINALISTS = 2
+# equal code at another place in a program differs by this much, which copies within one program do not show
+MIN_GAIN = 0.005
 DEFAULT_TRIALS = 32
 
 
@@ -282,7 +284,7 @@ class Session:
             return
         a, b = cost_of(first.seconds), cost_of(again.seconds)
         default_cost, spread = (a + b) / 2, abs(a - b) / max(a, b)
-        winner, cost = self._best(finalists, others, default, default_cost, max(self.noise, spread))
+        winner, cost = self._best(finalists, others, default, default_cost, max(self.noise, spread, MIN_GAIN))
         state.winner = Winner(
             family=space.family,
             structural_hash=function_hash(state.task.func),

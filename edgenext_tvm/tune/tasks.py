@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,9 +56,18 @@ class Task:
 
     @property
     def name(self) -> str:
-        """A short line for people: kind and shapes."""
+        """A short line for people: kind and shapes, without what says nothing: no padding, strides and batches of 1."""
         kernel = kernel_of(self.func)
-        return kernel.task_hint if kernel is not None else "generic"
+        if kernel is None:
+            return "generic"
+        fields = {key: value for key, value in dataclasses.asdict(kernel).items() if key != "out_dtype"}
+        plain = {"n": 1, "stride_h": 1, "stride_w": 1, "epilogue": "none"}
+        shown = [
+            f"{key}={value}"
+            for key, value in fields.items()
+            if plain.get(key) != value and not (key.startswith("pad_") and value == 0)
+        ]
+        return " ".join([kernel.kind, *shown])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from tvm import tirx
@@ -15,8 +16,6 @@ from edgenext_tvm.schedules.default import space_of
 from edgenext_tvm.schedules.space import Space
 from edgenext_tvm.tune.manifest import FILE_NAME, Fit, TuningManifest, load_tuning_manifest
 from edgenext_tvm.tune.tasks import canonical, kernel_key
-
-NO_CHOICE = "has nothing to choose"
 
 
 class TunedSchedule:
@@ -71,7 +70,7 @@ class TunedSchedule:
         return space.at(decisions)
 
     def _decide(self, func: tirx.PrimFunc, space: Space, name: str) -> dict[str, int] | None:
-        if self.manifest is None or not space.knobs:
+        if self.manifest is None or not has_choice(space):
             return None
         winner = self.manifest.winners.get(kernel_key(func))
         if winner is None:
@@ -112,6 +111,11 @@ class TunedSchedule:
     def summary(self) -> str:
         """One line for people."""
         return tuning_text(self.entry())
+
+
+def has_choice(space: Space) -> bool:
+    """Return whether a space has more than one point."""
+    return sum(1 for _ in itertools.islice(space.points(), 2)) > 1
 
 
 def function_hash(func: tirx.PrimFunc) -> str:
