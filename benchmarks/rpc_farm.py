@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -82,8 +81,7 @@ class Farm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in list(self._processes):
-            self.kill(name)
+        self.kill(*self._processes)
         self._folder.cleanup()
 
     def _spawn(self, name: str, *arguments: str) -> None:
@@ -131,16 +129,20 @@ class Farm:
             f"{name} did not come up within {timeout_s:g} s:\n{(self.folder / f'{name}.log').read_text()}"
         )
 
-    def kill(self, name: str) -> None:
+    def kill(self, *names: str) -> None:
         """End "tracker" or the server of an address as a power cut would, with the workers it started."""
-        process = self._processes.pop(name)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = [*psutil.Process(process.pid).children(recursive=True)]
-            for member in [psutil.Process(process.pid), *family]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.send_signal(signal.SIGKILL)
-            psutil.wait_procs(family, timeout=10)
-        process.wait()
+        processes = [self._processes.pop(name) for name in names]
+        family = []
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member = psutil.Process(process.pid)
+                family += [member, *member.children(recursive=True)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        for process in processes:
+            process.wait()
+        psutil.wait_procs(family, timeout=10)
 
     def most_sleeping(self) -> int:
         """The largest number of servers that were inside SLEEP at the same time."""

@@ -125,7 +125,7 @@ case $command in
         [ -z "$cpu" ] || export QEMU_CPU="$cpu"
         # One thread: candidates are measured so, and TVM's pool must not make threads for each session.
         TVM_NUM_THREADS=1 chroot "$root" /opt/venv/bin/python -m tvm.exec.rpc_server \
-            --tracker "$tracker" --key "$key" --port "$port" &
+            --tracker "$tracker" --key "$key" --port "$port" --port-end "$((port + 10))" &
         wait $!
         ;;
     stop) stop ;;

@@ -46,9 +46,9 @@ class Timing:
 def trial_job(tracker: Tracker, key: str, artifact: Artifact, timing: Timing, timeout_s: float) -> Iterator[tuple]:
     """Time an artifact on the next free server of `key`.
 
-    Yields ("queued", tracker) when the wait begins, ("offered", address) when the tracker gives a server, ("running", address) when its session stands. Ends with
-    ("done", seconds), ("failed", text) where the candidate is at fault, or ("lost", text) where the server is gone. The
-    server ends the session itself after `timeout_s`, and is free again.
+    Yields ("queued", tracker) when the wait begins, ("offered", address) when the tracker gives a server, ("running",
+    address) when its session stands. Ends with ("done", seconds), ("failed", text) where the candidate is at fault, or
+    ("lost", text) where the server is gone. The server ends the session itself after `timeout_s`, and is free again.
     """
     yield "queued", tracker.address
     offer = tracker.request(key)
