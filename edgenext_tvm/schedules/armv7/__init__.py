@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm
+from ...kernels import Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm, XcaApply, XcaScores
 from ..space import Space
 from .depthwise import depthwise_space
 from .inverted_bottleneck import bottleneck_space
 from .layer_norm import layer_norm_space
 from .matmul import matmul_space
+from .xca_apply import xca_apply_space
+from .xca_scores import xca_scores_space
 
 _SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
     Conv2d: matmul_space,
@@ -19,6 +21,8 @@ _SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
     Depthwise: depthwise_space,
     InvertedBottleneck: bottleneck_space,
     LayerNorm: layer_norm_space,
+    XcaApply: xca_apply_space,
+    XcaScores: xca_scores_space,
 }
 
 
