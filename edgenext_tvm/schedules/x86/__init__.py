@@ -8,9 +8,9 @@ from ...kernels import Add, Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel
 from ...kernels.window import needs_padding
 from ..space import Space
 from . import attention, depthwise
-from .elementwise import build_add, build_lut
+from .elementwise import elementwise_space
 from .inverted_bottleneck import inverted_bottleneck_space
-from .layer_norm import build_layer_norm
+from .layer_norm import layer_norm_space
 from .matmul import conv2d_space, dense_space
 
 NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"})
@@ -27,17 +27,15 @@ def x86_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> 
         case Conv2d() if not needs_padding(kernel):
             return conv2d_space(kernel, func)
         case Depthwise() if depthwise.is_supported(kernel):
-            return Space("x86_vnni.depthwise", lambda _: depthwise.build_depthwise(kernel, func))
+            return depthwise.depthwise_space(kernel, func)
         case InvertedBottleneck():
             return inverted_bottleneck_space(kernel, func)
         case LayerNorm():
-            return Space("x86_vnni.layer_norm", lambda _: build_layer_norm(kernel, func))
+            return layer_norm_space(kernel, func)
         case XcaScores() if attention.is_supported(kernel):
-            return Space("x86_vnni.xca_scores", lambda _: attention.build_xca_scores(kernel, func))
+            return attention.xca_scores_space(kernel, func)
         case XcaApply() if attention.is_supported(kernel):
-            return Space("x86_vnni.xca_apply", lambda _: attention.build_xca_apply(kernel, func))
-        case Lut():
-            return Space("x86_vnni.lut", lambda _: build_lut(kernel, func))
-        case Add():
-            return Space("x86_vnni.add", lambda _: build_add(kernel, func))
+            return attention.xca_apply_space(kernel, func)
+        case Add() | Lut():
+            return elementwise_space(kernel, func)
     return None

@@ -9,12 +9,15 @@ from ...intrinsics import x86
 from ...kernels import XcaApply, XcaScores
 from ...kernels import requantize as rq
 from ...kernels.xca_scores import LOGIT_FRACTION_BITS, MAX_EXPONENT, TABLE_FRACTION_BITS
+from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors, largest_divisor
 from .emit import LANES, Expr, Register, bind, build_function, load, store
 from .epilogue import MAX_VECTORS, requantize
+from .matmul import vectors_of
 
 GROUP = 4
 REGISTERS = 24
+FEW_SUMS = 12
 MIN_PARALLEL = 4
 
 
@@ -34,9 +37,17 @@ def interleave(rows: list[Expr]) -> Expr:
     return x86.as_type("int32x16", tirx.Shuffle(rows, order))
 
 
-def build_xca_scores(kernel: XcaScores, func: tirx.PrimFunc) -> tirx.PrimFunc:
+def xca_scores_space(kernel: XcaScores, func: tirx.PrimFunc) -> Space:
+    """Return the space of attention scores: how many key channels are summed at once."""
+    vectors = vectors_of(kernel.d)
+    keys = tuple(n for n in divisors(kernel.d) if n * vectors <= REGISTERS and n <= LANES)
+    knob = Knob("keys", keys, keys[-1])
+    return Space("x86_vnni.xca_scores", lambda d: build_xca_scores(kernel, func, d["keys"]), (knob,))
+
+
+def build_xca_scores(kernel: XcaScores, func: tirx.PrimFunc, keys: int) -> tirx.PrimFunc:
     """Return `func` for AVX-512: one parallel iteration per head; the workspaces hold the same values transposed."""
-    return build_function(kernel, func, lambda *buffers: _Scores(kernel, buffers).emit())
+    return build_function(kernel, func, lambda *buffers: _Scores(kernel, buffers, keys).emit())
 
 
 class _Scores:
@@ -44,11 +55,11 @@ class _Scores:
 
     head: Expr
 
-    def __init__(self, kernel: XcaScores, buffers: tuple[tirx.Buffer, ...]) -> None:
-        self.kernel, self.d = kernel, kernel.d
+    def __init__(self, kernel: XcaScores, buffers: tuple[tirx.Buffer, ...], keys: int) -> None:
+        self.kernel, self.d, self.keys = kernel, kernel.d, keys
         self.qkv, zp, self.tau, self.table, self.e, self.gram, self.norms = buffers
         self.zero_point = zp[0]
-        self.vectors = -(-self.d // LANES)
+        self.vectors = vectors_of(self.d)
         self.flips = x86.splat(-128, "int8", x86.ZMM_BYTES)
 
     def emit(self) -> None:
@@ -96,7 +107,7 @@ class _Scores:
 
     def gram_tiles(self) -> None:
         """Emit gram[key, query] = sum over tokens of (q + 128) * k."""
-        keys = max(n for n in divisors(self.d) if n * self.vectors <= REGISTERS and n <= LANES)
+        keys = self.keys
         with T.serial(self.d // keys) as tile:
             key = bind("key", tile * keys)
             sums = [[Register(f"sum_{j}_{v}") for v in range(self.vectors)] for j in range(keys)]
@@ -171,12 +182,25 @@ class _Scores:
         return x86.splat(1.0, "float32", LANES) / tirx.sqrt(norm)
 
 
-def build_xca_apply(kernel: XcaApply, func: tirx.PrimFunc) -> tirx.PrimFunc:
+def xca_apply_space(kernel: XcaApply, func: tirx.PrimFunc) -> Space:
+    """Return the space of attention output: rows whose sums are in registers, tiles of them per parallel iteration."""
+    vectors = vectors_of(kernel.d)
+    rows = tuple(r for r in divisors(kernel.t) if r == 1 or r * vectors <= REGISTERS)
+    default = max(r for r in rows if r == 1 or r * vectors <= FEW_SUMS)
+    most = largest_divisor(kernel.t // default, max(1, kernel.t // default // MIN_PARALLEL))
+    groups = tuple(sorted({most} | {d for d in divisors(kernel.t) if d in (1, 2, 4, 8, 16, 32, 64) and d <= 2 * most}))
+    knobs = (Knob("rows", rows, default), Knob("group", groups, most))
+
+    def fits(d: Decisions) -> bool:
+        return kernel.t // d["rows"] % d["group"] == 0
+
+    return Space("x86_vnni.xca_apply", lambda d: build_xca_apply(kernel, func, d["rows"], d["group"]), knobs, fits)
+
+
+def build_xca_apply(kernel: XcaApply, func: tirx.PrimFunc, rows: int, group: int) -> tirx.PrimFunc:
     """Return `func` for AVX-512: a head's weights are interleaved once per chunk of tokens; values are broadcast."""
-    d, vectors = kernel.d, -(-kernel.d // LANES)
-    rows = max(r for r in divisors(kernel.t) if r * vectors <= 12)
+    d, vectors = kernel.d, vectors_of(kernel.d)
     tiles = kernel.t // rows
-    group = largest_divisor(tiles, max(1, tiles // MIN_PARALLEL))
     starts = [min(first, d - GROUP) for first in range(0, d, GROUP)]
 
     def weights_of(e: tirx.Buffer, head: Expr, number: int, vector: int) -> Expr:

@@ -15,12 +15,14 @@ from tvm.tirx.script.builder import ir as T
 from ...intrinsics import x86
 from ...kernels import Depthwise
 from ...kernels.packing import BiasOfUnsigned, Packing
+from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors
 from .emit import LANES, Expr, Register, bind, build_function, load, store
 from .epilogue import MAX_VECTORS, Table, requantize
 
 GROUP = 4
 REGISTERS = 24
+MAX_ROWS = 8
 BUILD_COST = 6
 """Instructions to interleave four rows of a column, relative to one vpdpbusd."""
 
@@ -81,6 +83,21 @@ def choose_tile(kernel: Depthwise) -> DepthwiseTile:
                 best = (cost, DepthwiseTile(rows, columns))
     assert best is not None
     return best[1]
+
+
+def depthwise_space(kernel: Depthwise, func: tirx.PrimFunc) -> Space:
+    """Return the space of a depthwise convolution: its output tiles."""
+    oh, ow = kernel.out_hw
+    default = choose_tile(kernel)
+    knobs = (
+        Knob("rows", tuple(d for d in divisors(oh) if d <= MAX_ROWS), default.rows),
+        Knob("columns", tuple(d for d in divisors(ow) if d <= REGISTERS), default.columns),
+    )
+
+    def fits(d: Decisions) -> bool:
+        return d["rows"] * d["columns"] <= REGISTERS
+
+    return Space("x86_vnni.depthwise", lambda d: build_depthwise(kernel, func, DepthwiseTile(**d)), knobs, fits)
 
 
 def build_depthwise(kernel: Depthwise, func: tirx.PrimFunc, tile: DepthwiseTile | None = None) -> tirx.PrimFunc:

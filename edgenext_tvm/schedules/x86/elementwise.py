@@ -9,7 +9,8 @@ from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import x86
 from ...kernels import Add, Lut
-from ..vector_unit import largest_divisor
+from ..space import Decisions, Knob, Space
+from ..vector_unit import divisors
 from .emit import LANES, Expr, bind, build_function, load
 from .epilogue import Table, requantize, store_bytes
 
@@ -17,9 +18,21 @@ MAX_ROWS_PER_CHUNK = 32
 MIN_PARALLEL = 8
 
 
-def over_rows(t: int, c: int, emit: Callable[[Expr, int, int], None]) -> None:
-    """Emit emit(row, first channel, how many) over T rows of C channels, chunks of rows in parallel."""
-    rows = largest_divisor(t, max(1, min(MAX_ROWS_PER_CHUNK, t // MIN_PARALLEL)))
+def elementwise_space(kernel: Add | Lut, func: tirx.PrimFunc) -> Space:
+    """Return the space of a look-up or an addition: how many rows one parallel iteration takes."""
+    rows = tuple(d for d in divisors(kernel.t) if d <= max(1, min(MAX_ROWS_PER_CHUNK, kernel.t // MIN_PARALLEL)))
+    knob = Knob("rows", rows, rows[-1])
+
+    def build(d: Decisions) -> tirx.PrimFunc:
+        if isinstance(kernel, Add):
+            return build_add(kernel, func, d["rows"])
+        return build_lut(kernel, func, d["rows"])
+
+    return Space(f"x86_vnni.{kernel.kind}", build, (knob,))
+
+
+def over_rows(t: int, c: int, rows: int, emit: Callable[[Expr, int, int], None]) -> None:
+    """Emit emit(row, first channel, how many) over T rows of C channels, chunks of `rows` in parallel."""
     with T.parallel(t // rows) as chunk, T.serial(rows) as row:
         token = bind("row", chunk * rows + row)
         whole = c // x86.ZMM_BYTES
@@ -29,7 +42,7 @@ def over_rows(t: int, c: int, emit: Callable[[Expr, int, int], None]) -> None:
             emit(token, c - rest, rest)
 
 
-def build_lut(kernel: Lut, func: tirx.PrimFunc) -> tirx.PrimFunc:
+def build_lut(kernel: Lut, func: tirx.PrimFunc, rows: int) -> tirx.PrimFunc:
     """Return `func` for AVX-512 VBMI: 64 look-ups by two vpermi2b."""
 
     def body(*buffers: tirx.Buffer) -> None:
@@ -40,12 +53,12 @@ def build_lut(kernel: Lut, func: tirx.PrimFunc) -> tirx.PrimFunc:
             q = bind("q", x86.load_bytes(x, [row, channel + kernel.x_offset], count))
             store_bytes(y, [row, channel + kernel.y_offset], table(q), count)
 
-        over_rows(kernel.t, kernel.c, emit)
+        over_rows(kernel.t, kernel.c, rows, emit)
 
     return build_function(kernel, func, body)
 
 
-def build_add(kernel: Add, func: tirx.PrimFunc) -> tirx.PrimFunc:
+def build_add(kernel: Add, func: tirx.PrimFunc, rows: int) -> tirx.PrimFunc:
     """Return `func` for AVX-512."""
 
     def body(a: tirx.Buffer, b: tirx.Buffer, ap: tirx.Buffer, rs: tirx.Buffer, y: tirx.Buffer) -> None:
@@ -66,6 +79,6 @@ def build_add(kernel: Add, func: tirx.PrimFunc) -> tirx.PrimFunc:
             out = requantize(sums, [x86.splat(multiplier, "float32", LANES)] * len(sums), zero_out)
             store_bytes(y, [row, channel], out, count)
 
-        over_rows(kernel.t, kernel.c, emit)
+        over_rows(kernel.t, kernel.c, rows, emit)
 
     return build_function(kernel, func, body)

@@ -11,14 +11,21 @@ from ...intrinsics import x86
 from ...kernels import LayerNorm
 from ...kernels import requantize as rq
 from ...kernels.packing import PaddedChannels, round_up
-from ..vector_unit import largest_divisor
+from ..space import Knob, Space
+from ..vector_unit import divisors
 from .emit import LANES, Expr, Register, bind, build_function, load
 from .epilogue import MAX_VECTORS, requantize, store_bytes
 
 
-def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc) -> tirx.PrimFunc:
+def layer_norm_space(kernel: LayerNorm, func: tirx.PrimFunc) -> Space:
+    """Return the space of a layer norm: how many rows share a vector."""
+    rows = tuple(d for d in divisors(kernel.t) if d <= LANES)
+    knob = Knob("rows", rows, rows[-1])
+    return Space("x86_vnni.layer_norm", lambda d: build_layer_norm(kernel, func, d["rows"]), (knob,))
+
+
+def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc, rows: int) -> tirx.PrimFunc:
     """Return `func` for AVX-512: sums by vpdpbusd, C * q - S by vpdpwssd."""
-    rows = largest_divisor(kernel.t, LANES)
     c = kernel.c
 
     def body(*buffers: tirx.Buffer) -> None:

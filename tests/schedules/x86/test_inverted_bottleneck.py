@@ -32,7 +32,7 @@ def test_bottlenecks_give_the_twins_bits(check, kernel: InvertedBottleneck) -> N
 def test_sampled_points_give_the_twins_bits(check) -> None:
     kernel = InvertedBottleneck(96, 20, 72, 40, "residual")
     points = list(space(kernel).points())
-    for point in random.Random(0).sample(points, 8):
+    for point in random.Random(0).sample(points, 3):
         check(kernel, space(kernel).at(point))
 
 
