@@ -127,13 +127,13 @@ exit $?"""
             raise DeviceLost(f"lost {self._ssh.name}: it did not answer within {limit_s:.0f} s", arrived) from None
         if done.returncode == _SSH_FAILED:
             raise DeviceLost(
-                f"lost {self._ssh.name}: {_last_line(done.stderr)}; check that "
+                f"lost {self._ssh.name}: {_last_line(done.stderr, 'it stopped answering')}; check that "
                 f"`{shlex.join(self._ssh.ssh_command('true'))}` works without a password",
                 done.stdout,
             )
         return done
 
 
-def _last_line(text: str) -> str:
+def _last_line(text: str, otherwise: str = "(no message)") -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "(no message)"
+    return lines[-1] if lines else otherwise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgenext_tvm.errors import UserError
 
-_SYMBOL_TABLE, _FUNCTION = 2, 2
+_SYMBOL_TABLE, _DYNAMIC_SYMBOLS, _FUNCTION = 2, 11, 2
 UNNAMED = "(no symbol)"
 
 
@@ -29,7 +29,10 @@ class ElfFunctions:
 
 
 def read_functions(path: Path) -> ElfFunctions:
-    """All function symbols of a little-endian 32 or 64 bit ELF program. UserError without a symbol table."""
+    """All function symbols of a little-endian 32 or 64 bit ELF program, of a stripped one those that it exports.
+
+    UserError without a symbol table.
+    """
     content = path.read_bytes()
     if not content.startswith(b"\x7fELF") or content[5] != 1:
         raise UserError(f"{path}: not a little-endian ELF file")
@@ -41,7 +44,7 @@ def read_functions(path: Path) -> ElfFunctions:
     for at in range(table, table + size * count, size):
         layout = "<IIQQQQIIQQ" if wide else "<IIIIIIIIII"
         sections.append(struct.unpack_from(layout, content, at))
-    tables = [section for section in sections if section[1] == _SYMBOL_TABLE]
+    tables = [s for s in sections if s[1] == _SYMBOL_TABLE] or [s for s in sections if s[1] == _DYNAMIC_SYMBOLS]
     if not tables:
         raise UserError(f"{path}: no symbol table, so instructions cannot be counted by function; link it without -s")
     _, _, _, _, offset, length, link, _, _, step = tables[0]
