@@ -72,6 +72,7 @@ def program(kernels: list[Kernel], scheduled: list[tirx.PrimFunc], lowered: list
             prefix = f"v{number}_{pattern}_"
             inputs = sample_inputs(kernel, 1, pattern)
             arrays = [*pack_arguments(func, inputs), *(np.zeros(*type_) for type_ in kernel.output_types())]
+            arrays += [np.zeros(size, np.int8) for size in plain.hoisted_bytes]
             lines += [c_array(f"{prefix}{index}", arrays[index]) for index in plain.arguments]
             lines.append(c_array(f"{prefix}expected", kernel.reference(*inputs)))
             names = ", ".join(f"{prefix}{index}" for index in plain.arguments)

@@ -26,8 +26,8 @@ CHANNELS = 8
 MAX_PIXELS = 6
 """Output pixels of a run: two of 16 registers of sums each."""
 BEST_PIXELS = 4
-MAX_TAPS = 96
-"""Multiply-adds of one kernel row and run that are unrolled: it bounds code size."""
+MAX_TAPS = 360
+"""Multiply-adds of one kernel row that are unrolled, over all runs that have code of their own: it bounds code size."""
 
 
 def depthwise_space(kernel: Depthwise, func: tirx.PrimFunc) -> Space | None:
@@ -37,11 +37,8 @@ def depthwise_space(kernel: Depthwise, func: tirx.PrimFunc) -> Space | None:
     # Channels of the last block that overlap the one before are written twice, which a residual shared with y forbids.
     if kernel.epilogue == "residual" and (kernel.c % CHANNELS or kernel.y_channels != kernel.c):
         return None
-    runs = [
-        pixels
-        for pixels in divisors(kernel.out_hw[1])
-        if pixels <= MAX_PIXELS and pixels * kernel.kw <= MAX_TAPS and kernel.pad_left <= pixels * kernel.stride_w
-    ]
+    widths = [pixels for pixels in divisors(kernel.out_hw[1]) if pixels <= MAX_PIXELS]
+    runs = [p for p in widths if p * kernel.kw * len(column_runs(kernel, p)) <= MAX_TAPS]
     if not runs:
         return None
 
@@ -55,10 +52,24 @@ def depthwise_space(kernel: Depthwise, func: tirx.PrimFunc) -> Space | None:
     return Space("armv7_neon.depthwise", build, (Knob("pixels", tuple(runs), best),))
 
 
+def column_runs(kernel: Depthwise, pixels: int) -> list[tuple[int, int, int | None]]:
+    """(first column, runs, column whose window decides what is padding, None if nothing is) of a line, in order."""
+    found: list[tuple[int, int, int | None]] = []
+    for at in range(0, kernel.out_hw[1], pixels):
+        left = at * kernel.stride_w - kernel.pad_left
+        right = left + (pixels - 1) * kernel.stride_w + kernel.kw
+        touches = left < 0 or right > kernel.w
+        if not touches and found and found[-1][2] is None:
+            found[-1] = (found[-1][0], found[-1][1] + 1, None)
+        else:
+            found.append((at, 1, at if touches else None))
+    return found
+
+
 class _Depthwise:
     def __init__(self, kernel: Depthwise, pixels: int) -> None:
         self.kernel, self.pixels = kernel, pixels
-        self.oh, self.ow = kernel.out_hw
+        self.oh = kernel.out_hw[0]
 
     def body(self, **b: tirx.Buffer) -> None:
         kernel = self.kernel
@@ -71,7 +82,7 @@ class _Depthwise:
             zero_point = bind(splat(b["qp"][0].astype("int8"), CHANNELS), "zp_in")
             with loop(blocks, "block") as block:
                 channel = bind(tirx.min(block * CHANNELS, kernel.c - CHANNELS), "channel")
-                for start, count, edge in self._runs():
+                for start, count, edge in column_runs(kernel, self.pixels):
                     with loop(count, "run") as run:
                         column = start + run * self.pixels
                         sums = self._sums(b, n, top, (first, last), zero_point, channel, column, edge)
@@ -81,20 +92,6 @@ class _Depthwise:
 
     def _place(self, n: Expr, i: Expr, column: Expr, pixel: int, channel: Expr) -> list[Expr]:
         return [n, i, column + pixel, channel + self.kernel.y_offset]
-
-    def _runs(self) -> list[tuple[int, int, int | None]]:
-        """(first column, runs, column whose window decides what is padding, None if nothing is)."""
-        kernel = self.kernel
-        found: list[tuple[int, int, int | None]] = []
-        for at in range(0, self.ow, self.pixels):
-            left = at * kernel.stride_w - kernel.pad_left
-            right = left + (self.pixels - 1) * kernel.stride_w + kernel.kw
-            touches = left < 0 or right > kernel.w
-            if not touches and found and found[-1][2] is None:
-                found[-1] = (found[-1][0], found[-1][1] + 1, None)
-            else:
-                found.append((at, 1, at if touches else None))
-        return found
 
     def _sums(
         self,
