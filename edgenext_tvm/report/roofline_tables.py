@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from edgenext_tvm.report.host_peak import HostPeak
-from edgenext_tvm.report.roofline import Roofline, Total
+from edgenext_tvm.report.roofline import LayerGap, Roofline, Total
 
 SHOWN_LAYERS = 25
 
@@ -36,42 +36,36 @@ def sentences(held: Roofline) -> list[str]:
 
 def totals(held: Roofline, title: str) -> Table:
     """By kind of kernel, largest gap first; then pointwise layers and everything."""
-    table = _table(held, title, "kernel", "steps")
-    for total in held.kinds:
-        _add(table, held, total, str(total.steps))
-    table.add_section()
-    for total in (held.pointwise, held.total):
-        _add(table, held, total, str(total.steps))
+    table = _table(held, title, "kernel", "steps", "M MACs")
+    for section in (held.kinds, [held.pointwise, held.total]):
+        for total in section:
+            table.add_row(total.name, str(total.steps), f"{total.macs / 1e6:.2f}", *_cells(held, total))
+        table.add_section()
     return table
 
 
 def layers(held: Roofline, limit: int = SHOWN_LAYERS) -> Table:
     """The `limit` layers of the largest gaps."""
-    table = _table(held, "largest gaps", "layer", "kernel", "bound by")
+    table = _table(held, f"the {min(limit, len(held.layers))} largest gaps", "layer", "kernel", "bound by")
     for layer in held.by_gap[:limit]:
-        named = Total(layer.layer, 1, layer.macs, layer.floor, layer.measured)
-        _add(table, held, named, layer.kernel, layer.bound)
+        table.add_row(layer.layer, layer.kernel, layer.bound, *_cells(held, layer))
     return table
 
 
 def _table(held: Roofline, title: str, *first: str) -> Table:
-    unit = "us" if held.unit == "us" else "k instr."
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    unit = "us" if held.unit == "us" else "thousands of instructions"
+    table = Table(title=f"{title}, {unit}", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for index, heading in enumerate(first):
-        table.add_column(heading, overflow="fold", no_wrap=index > 0)
-    for heading in ("M MACs", f"floor {unit}", f"measured {unit}", f"gap {unit}", "of all gaps", "of roofline"):
-        table.add_column(heading, justify="right")
+        # names are long: of a narrow terminal they give way before numbers do
+        table.add_column(heading, overflow="fold", justify="right" if heading in ("steps", "M MACs") else "left",
+                         no_wrap=index > 0)  # fmt: skip
+    for heading in ("floor", "took", "gap", "of gaps", "of roof"):
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
-def _add(table: Table, held: Roofline, total: Total, *texts: str) -> None:
+def _cells(held: Roofline, row: LayerGap | Total) -> list[str]:
     divisor = 1 if held.unit == "us" else 1e3
-    share = total.gap / held.total.gap if held.total.gap else 0.0
-    table.add_row(
-        total.name,
-        *texts,
-        f"{total.macs / 1e6:.2f}",
-        *(f"{value / divisor:.1f}" for value in (total.floor, total.measured, total.gap)),
-        f"{share:.1%}",
-        f"{total.share_of_roofline:.1%}",
-    )
+    share = row.gap / held.total.gap if held.total.gap else 0.0
+    values = (f"{value / divisor:.1f}" for value in (row.floor, row.measured, row.gap))
+    return [*values, f"{share:.1%}", f"{row.share_of_roofline:.1%}"]

@@ -13,17 +13,20 @@ import numpy as np
 
 from benchmarks.peers.arm.cores import ArmCore
 from benchmarks.peers.arm.sysroot import SITE, python_of_userland, root_of
+from benchmarks.peers.arm.worker import MARK
 from benchmarks.peers.entrants import Entrant
 from benchmarks.peers.environments import CHECKOUT, FOLDER, peers_cache
 from benchmarks.peers.failures import PeerUnavailable, last_words
 from benchmarks.peers.guard import check_logits
 from edgenext_tvm.board import load_board
 from edgenext_tvm.tune.emulator.count import plugin_path
+from edgenext_tvm.tune.emulator.elf_functions import read_functions
 from edgenext_tvm.verify.runner import QemuRunner
 
 EMULATION_TIMEOUT_S = 3600
+LOADER = Path("lib", "ld-linux-aarch64.so.1")
 # a runtime's inferences differ by a few in a hundred (where its buffers lie, when Python collects): count several
-EXTRA_INFERENCES = 4
+COUNTED_INFERENCES = 3
 
 
 def count_peer(entrant: Entrant, folder: Path, case: Path, core: ArmCore, userland: Path) -> tuple[int, float]:
@@ -67,24 +70,28 @@ def _count(
     variables = {
         **os.environ,
         "PYTHONPATH": f"{root / SITE}:{CHECKOUT}",
-        # what depends on addresses and hashes would differ between the two runs that are subtracted
+        # the same run every time, as far as Python is concerned
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
     }
-    totals = []
+    mark = _distance_of_mark(userland / LOADER)
     with tempfile.TemporaryDirectory(prefix="edgenext-tvm-arm-") as work:
-        logits = Path(work) / "logits.npy"
-        for extra in (0, EXTRA_INFERENCES):
-            blocks = Path(work) / f"blocks{extra}"
-            command = [runner.qemu, "-L", str(root), "-cpu", runner.cpu, "-plugin", f"{plugin_path()},out={blocks}"]
-            command += [str(python), "-m", "benchmarks.peers.arm.worker", entrant.engine.worker, str(folder)]
-            command += [entrant.precision, str(case), str(logits), str(extra)]
-            _run(command, variables)
-            totals.append(_total(blocks, runner.qemu))
+        logits, blocks = Path(work) / "logits.npy", Path(work) / "blocks"
+        plugin = f"{plugin_path()},out={blocks},mark={mark}"
+        command = [runner.qemu, "-L", str(root), "-cpu", runner.cpu, "-plugin", plugin, str(python)]
+        command += ["-m", "benchmarks.peers.arm.worker", entrant.engine.worker, str(folder), entrant.precision]
+        command += [str(case), str(logits), str(COUNTED_INFERENCES)]
+        _run(command, variables)
+        instructions = _between_last_marks(blocks, runner.qemu)
         answers = np.load(logits, allow_pickle=False)
     cosine = check_logits(answers, np.load(case / "logits.npy"), entrant.least_cosine)
-    return round((totals[1] - totals[0]) / EXTRA_INFERENCES), cosine
+    return round(instructions / COUNTED_INFERENCES), cosine
+
+
+def _distance_of_mark(loader: Path) -> int:
+    functions = read_functions(loader)
+    return functions.starts[functions.names.index(MARK)] - functions.entry
 
 
 def _run(command: list[str], variables: dict[str, str]) -> None:
@@ -106,9 +113,15 @@ def _run(command: list[str], variables: dict[str, str]) -> None:
         raise PeerUnavailable(f"status {done.returncode} under {command[0]}: {last_words(done.stderr)}")
 
 
-def _total(blocks: Path, qemu: str) -> int:
-    """The plugin's file: one line about the program, then ADDRESS INSTRUCTIONS EXECUTIONS per block, hexadecimal."""
+def _between_last_marks(blocks: Path, qemu: str) -> int:
+    """The plugin's file: ADDRESS INSTRUCTIONS EXECUTIONS per block, hexadecimal; of those before a mark, since the one
+    before it.
+    """
     if not blocks.is_file():
         raise PeerUnavailable(f"{qemu} loaded no plugin; it needs plugin support, as in Debian's qemu-user")
-    rows = (line.split() for line in blocks.read_text().splitlines()[1:])
+    lines = blocks.read_text().splitlines()
+    marks = [index for index, line in enumerate(lines) if line == "mark"]
+    if len(marks) < 2:
+        raise PeerUnavailable(f"{qemu} saw {len(marks)} of 2 marks; nothing can be counted between them")
+    rows = (line.split() for line in lines[marks[-2] + 1 : marks[-1]])
     return sum(int(row[1], 16) * int(row[2], 16) for row in rows)
