@@ -7,6 +7,7 @@ of the ziglang package, which brings musl and glibc for every ARM target and nee
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,7 +183,7 @@ class Toolchain:
         if done.returncode != 0:
             lines = (done.stderr or done.stdout).strip().splitlines()
             # compilers mention what includes what first: begin at the first line that names an error
-            first = next((i for i, line in enumerate(lines) if "error" in line.lower()), 0)
+            first = next((i for i, line in enumerate(lines) if re.search("error|undefined", line, re.IGNORECASE)), 0)
             shown = "\n".join(lines[first : first + _ERROR_LINES]) or "(no output)"
             raise UserError(
                 f"command failed with status {done.returncode}:\n  {' '.join(command)}\n"

@@ -89,6 +89,19 @@ def takes_long_to_compile(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float
                 y[v] = y[v] / x[v]
 
 
+@T.prim_func(s_tir=True)
+def calls_what_is_nowhere(x: T.Buffer((8,), "int32"), y: T.Buffer((8,), "int32")):
+    for lane in range(8):
+        with T.sblock("call"):
+            v = T.axis.spatial(8, lane)
+            y[v] = T.call_extern("int32", "enx_is_nowhere", x[v])
+
+
+@pytest.fixture
+def unlinkable() -> Candidate:
+    return Candidate(calls_what_is_nowhere, {})
+
+
 @pytest.fixture
 def killing() -> Candidate:
     return Candidate(kills_the_process, {})

@@ -47,16 +47,19 @@ def test_a_candidate_that_fails_does_not_stop_the_others(
     hanging: Candidate,
     crashing: Candidate,
     killing: Candidate,
+    unlinkable: Candidate,
 ) -> None:
     no_point = Candidate(candidates[0].func, {"rows": 3})
     first, second, _ = candidates
-    measured = measurer.measure([first, hanging, crashing, no_point, killing, second])
-    assert [measurement.ok for measurement in measured] == [True, False, False, False, False, True]
+    measured = measurer.measure([first, hanging, crashing, no_point, killing, unlinkable, second])
+    assert [measurement.ok for measurement in measured] == [True, False, False, False, False, False, True]
     assert measured[1].error == "did not end within 300 ms of processor time"
     assert measured[2].error == "crashed: Segmentation fault"
     assert str(measured[3].error).startswith("cannot build: ")
     assert "has the knobs ['group', 'rows', 'vectors'], but ['rows'] were given" in str(measured[3].error)
     assert measured[4].error == "ended by SIGKILL"
+    assert str(measured[5].error).startswith("cannot link: ")
+    assert "enx_is_nowhere" in str(measured[5].error)
 
 
 def test_a_batch_of_failures_alone_is_measured_too(measurer: LocalMeasurer, killing: Candidate) -> None:

@@ -64,7 +64,8 @@ class Server:
         return ("-i", str(self.folder / key), "-o", "IdentitiesOnly=yes", *quiet)
 
     def start(self, largest_file_bytes: int | None = None) -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)
 
         def limit() -> None:
             if largest_file_bytes is not None:

@@ -1,11 +1,12 @@
 """What executed instructions cost on a core: a model, not a measurement.
 
 The weight of a class is how long one such instruction keeps its pipeline busy, relative to an integer addition on the
-same core: the reciprocal of its throughput over the reciprocal of the addition's, for 128-bit vectors, rounded. The
-ratios for Cortex-A55, A72 and A76 follow the throughput columns of Arm's public Software Optimization Guides of these
-cores. Cortex-A53 has no such guide; it issues two instructions in order like the A55, has a 64-bit load path and the
-same split of 128-bit vector operations over two 64-bit lanes, so it gets the A55's weights. Latencies, dependences,
-caches and what runs at the same time in other pipelines are not modelled: costs rank similar code on one core.
+same core: the reciprocal of its throughput over the reciprocal of the addition's, for 128-bit vectors. The ratios for
+Cortex-A55, A72 and A76 are rounded after the throughput columns of Arm's public Software Optimization Guides of these
+cores, one figure for the many instructions of a class. Cortex-A53 has no such guide; it issues two instructions in
+order like the A55 and also needs two cycles for a 128-bit load, so it gets the A55's weights. No weight was measured.
+Latencies, dependences, caches and what runs at the same time in other pipelines are not modelled: costs rank similar
+code on one core.
 """
 
 from __future__ import annotations

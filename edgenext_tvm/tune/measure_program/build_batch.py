@@ -13,6 +13,7 @@ from tvm import tirx
 
 from edgenext_tvm.board import Board
 from edgenext_tvm.codegen.toolchain import LIBRARIES, Toolchain
+from edgenext_tvm.errors import UserError
 from edgenext_tvm.tune.measure import Candidate
 from edgenext_tvm.tune.measure_program.build_candidate import BuiltCandidate
 from edgenext_tvm.tune.measure_program.build_pool import BuildPool
@@ -20,6 +21,7 @@ from edgenext_tvm.tune.measure_program.build_pool import BuildPool
 _HERE = Path(__file__).parent
 _NAME = "enx_candidate_"
 BUILD_LIMIT_S = 30.0
+_ERROR_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class BatchBuilder:
         self._main: list[Path] = []
 
     def build(self, batch: Sequence[Candidate]) -> BuiltBatch:
-        """The program of `batch`. UserError if the board's C compiler or linker fails."""
+        """The program of `batch`. UserError if the board's C compiler fails or the disk is full."""
         texts: dict[tirx.PrimFunc, str] = {}
         requests = []
         for index, candidate in enumerate(batch):
@@ -70,18 +72,44 @@ class BatchBuilder:
         results = self._pool.build(requests)
         errors = {index: f"cannot build: {result}" for index, result in enumerate(results) if isinstance(result, str)}
         built = [result for result in results if isinstance(result, BuiltCandidate)]
-        return BuiltBatch(self._link(built) if built else None, len(batch), errors)
+        try:
+            program = self._link(built, errors) if built else None
+        except OSError as error:
+            raise UserError(
+                f"cannot write the measuring program to {self._folder.name}: {error.strerror}; free some space, or "
+                "name another folder in the environment variable TMPDIR"
+            ) from None
+        return BuiltBatch(program, len(batch), errors)
 
-    def _link(self, built: Sequence[BuiltCandidate]) -> Path:
+    def _link(self, built: Sequence[BuiltCandidate], errors: dict[int, str]) -> Path | None:
+        """The program of those that link, None if there are none; `errors` gets the others'."""
         folder = Path(self._folder.name)
         if not self._main:
             self._main = self._toolchain.compile([_HERE / "main.c"], folder)
+        for candidate in built:
+            (folder / f"{candidate.name}.o").write_bytes(candidate.object_file)
+        try:
+            return self._link_together(built)
+        except UserError:
+            # one candidate may refer to a function that the board's libraries lack: find out which
+            good = [candidate for candidate in built if self._links_alone(candidate, errors)]
+            return self._link_together(good) if good else None
+
+    def _links_alone(self, candidate: BuiltCandidate, errors: dict[int, str]) -> bool:
+        try:
+            self._link_together([candidate])
+        except UserError as error:
+            # after the command and before the advice is what the linker said
+            said = str(error).splitlines()[2:-1] or [str(error)]
+            errors[index_of(candidate.name)] = f"cannot link: {' / '.join(said[:_ERROR_LINES])}"
+            return False
+        return True
+
+    def _link_together(self, built: Sequence[BuiltCandidate]) -> Path:
+        folder = Path(self._folder.name)
         (folder / "table.c").write_text(_table(built))
         objects = [*self._main, *self._toolchain.compile([folder / "table.c"], folder, [_HERE])]
-        for candidate in built:
-            path = folder / f"{candidate.name}.o"
-            path.write_bytes(candidate.object_file)
-            objects.append(path)
+        objects += [folder / f"{candidate.name}.o" for candidate in built]
         program = folder / "measure"
         # with symbols, by which an emulator finds its way
         linker = self._toolchain.static_linker
