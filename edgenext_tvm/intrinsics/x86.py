@@ -67,6 +67,12 @@ def dot_unsigned_signed(acc: Expr, unsigned: Expr, signed: Expr) -> Expr:
     return _intrinsic("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, *operands)
 
 
+def dot_unsigned_signed_half(acc: Expr, unsigned: Expr, signed: Expr) -> Expr:
+    """Return int32x8 acc + four products uint8 * int8 per element, wrapping (vpdpbusd of 256 bits, VNNI and VL)."""
+    operands = (as_type("int8x32", unsigned), as_type("int8x32", signed))
+    return _intrinsic("int32x8", "llvm.x86.avx512.vpdpbusd.256", acc, *operands)
+
+
 def dot_int16(acc: Expr, left: Expr, right: Expr) -> Expr:
     """Return int32x16 acc + two products int16 * int16 per element, wrapping (vpdpwssd, VNNI)."""
     operands = (as_type("int16x32", left), as_type("int16x32", right))

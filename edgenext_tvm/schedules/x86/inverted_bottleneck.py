@@ -19,9 +19,20 @@ from ...kernels.packing import round_up
 from ..inverted_bottleneck import chunk_rows, default_tile, tile_choices
 from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors
-from .emit import Expr, bind, build_function
+from .emit import LANES, Expr, bind, build_function
 from .epilogue import MAX_VECTORS, Epilogue, Table, store_bytes
-from .matmul import GROUP, MAX_ROWS, REGISTERS, Operands, Tile, emit_panels, packed_weights, steps_of, vectors_of
+from .matmul import (
+    GROUP,
+    HALF,
+    MAX_ROWS,
+    REGISTERS,
+    Operands,
+    Tile,
+    emit_panels,
+    packed_weights,
+    steps_of,
+    vectors_of,
+)
 from .matmul import choose_tile as choose_product_tile
 
 FEWEST_SUMS = 12
@@ -83,7 +94,9 @@ def choose_tile(kernel: InvertedBottleneck) -> BottleneckTile:
     """Return the tile of least cost: that of each product alone, on as many rows as the first-level cache likes."""
     rows = chunk_rows(kernel)
     wide = choose_product_tile(rows, vectors_of(kernel.hidden), 1, steps_of(kernel.ci), "lut")
-    narrow = choose_product_tile(rows, vectors_of(kernel.co), 1, steps_of(kernel.hidden))
+    # Half vectors cost LLVM as many registers as a table does.
+    like = "lut" if 0 < kernel.co % LANES <= HALF else "none"
+    narrow = choose_product_tile(rows, vectors_of(kernel.co), 1, steps_of(kernel.hidden), like)
     tile_rows = default_tile(kernel, math.lcm(wide.rows, narrow.rows))
     return BottleneckTile(tile_rows, wide.rows, wide.vectors, narrow.rows, narrow.vectors)
 

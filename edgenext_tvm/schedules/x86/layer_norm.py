@@ -89,14 +89,14 @@ def row_sums(x: tirx.Buffer, first: Expr, rows: int, c: int) -> tuple[list[Expr]
     return sums, squares
 
 
-def transposed_sum(vectors: list[Expr]) -> Expr:
-    """Return int32x16 whose element i is the sum of the elements of vectors[i]; 0 beyond the last."""
-    vectors = vectors + [x86.splat(0, "int32", LANES)] * (LANES - len(vectors))
-    width = LANES
+def transposed_sum(vectors: list[Expr], lanes: int = LANES) -> Expr:
+    """Return int32 x lanes whose element i is the sum of the elements of vectors[i]; 0 beyond the last."""
+    vectors = vectors + [x86.splat(0, "int32", lanes)] * (lanes - len(vectors))
+    width = lanes
     while len(vectors) > 1:
         half, next_ = width // 2, []
         for low, high in zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True):
-            order = [start + side + i for start in range(0, LANES, width) for side in (0, LANES) for i in range(half)]
+            order = [start + side + i for start in range(0, lanes, width) for side in (0, lanes) for i in range(half)]
             left = tirx.Shuffle([low, high], [tirx.const(i, "int32") for i in order])
             right = tirx.Shuffle([low, high], [tirx.const(i + half, "int32") for i in order])
             next_.append(bind("partial", left + right))

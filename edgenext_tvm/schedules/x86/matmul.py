@@ -21,6 +21,7 @@ from .epilogue import MAX_VECTORS, Epilogue
 
 GROUP = 4
 """Products that one instruction adds into each sum."""
+HALF = LANES // 2
 REGISTERS = 28
 """Sums that fit beside a vector of weights and a broadcast input."""
 REGISTERS_BESIDE_TABLE = 20
@@ -222,43 +223,56 @@ def emit_panels(
 ) -> None:
     """Emit all channels of tile.group tiles of rows from `first_row`, panel by panel in a `loop`."""
 
-    def panel(vector: Expr | int, width: int, count: int) -> None:
+    def panel(vector: Expr | int, count: int) -> None:
         with T.serial(tile.group) as group:
             row = bind("row", first_row + group * tile.rows)
-            sums = accumulate(row, vector, tile.rows, width, operands)
+            sums = accumulate(row, vector, tile.rows, lanes_of(count, operands.is_unsigned), operands)
             channel = vector * LANES
             for r in range(tile.rows):
-                epilogue.emit([s.get() for s in sums[r]], [*position(row + r), channel], channel, count)
+                totals = [x86.widen(s.get(), s.lanes, LANES) for s in sums[r]]
+                epilogue.emit(totals, [*position(row + r), channel], channel, count)
 
     whole = channels // (LANES * tile.vectors)
     if whole:
         with loop(whole) as p:
-            panel(p * tile.vectors, tile.vectors, LANES * tile.vectors)
+            panel(p * tile.vectors, LANES * tile.vectors)
     if rest := channels - whole * LANES * tile.vectors:
-        panel(whole * tile.vectors, vectors_of(rest), rest)
+        panel(whole * tile.vectors, rest)
 
 
-def accumulate(row: Expr, vector: Expr | int, rows: int, width: int, operands: Operands) -> list[list[Register]]:
-    """Emit the sums of `rows` rows from `row` and `width` vectors of channels from `vector`; [rows][width]."""
+def lanes_of(channels: int, is_unsigned: bool) -> list[int]:
+    """Return the width of each vector of sums of `channels`: where eight lanes do for the last one, it may be half."""
+    lanes = [LANES] * vectors_of(channels)
+    # Beside more vectors, and where inputs are flipped one by one, LLVM runs out of registers and spills sums.
+    if 0 < channels % LANES <= HALF and (is_unsigned or len(lanes) <= 2):
+        lanes[-1] = HALF
+    return lanes
+
+
+def accumulate(
+    row: Expr, vector: Expr | int, rows: int, lanes: Sequence[int], operands: Operands
+) -> list[list[Register]]:
+    """Emit the sums of `rows` rows from `row` and of channels from `vector`, in vectors of `lanes`; [rows][vectors]."""
     _, segments, steps, _, _ = (int(extent) for extent in operands.w.shape)
-    sums = [[Register(f"sum_{r}_{v}") for v in range(width)] for r in range(rows)]
-    for v in range(width):
-        start = bind("start", load(operands.bias, [(vector + v) * LANES], LANES))
+    sums = [[Register(f"sum_{r}_{v}", lanes=count) for v, count in enumerate(lanes)] for r in range(rows)]
+    for v, count in enumerate(lanes):
+        start = bind("start", load(operands.bias, [(vector + v) * LANES], count))
         for r in range(rows):
             sums[r][v].set(start)
 
     def step(segment: Expr | int, k: Expr | int, count: int) -> None:
-        weights = [bind("weights", load_dots(operands.w, [vector + v, segment, k])) for v in range(width)]
+        weights = [bind("weights", load_dots(operands.w, [vector + v, segment, k], n)) for v, n in enumerate(lanes)]
         for r in range(rows):
             *outer, first = operands.start(row + r, segment)
             position = [*outer, first + k * GROUP]
             if operands.is_unsigned:
-                value = x86.splat(tirx.reinterpret("int32", load(operands.x, position, GROUP)), "int32", LANES)
+                word = tirx.reinterpret("int32", load(operands.x, position, GROUP))
             else:
-                value = broadcast_group(operands.x, position, count)
-            inputs = bind("inputs", value)
-            for v in range(width):
-                sums[r][v].set(x86.dot_unsigned_signed(sums[r][v].get(), inputs, weights[v]))
+                word = unsigned_group(operands.x, position, count)
+            inputs = {n: bind("inputs", x86.splat(word, "int32", n)) for n in sorted(set(lanes))}
+            for v, n in enumerate(lanes):
+                dot = x86.dot_unsigned_signed if n == LANES else x86.dot_unsigned_signed_half
+                sums[r][v].set(dot(sums[r][v].get(), inputs[n], weights[v]))
 
     def segment_steps(segment: Expr | int) -> None:
         whole, rest = (steps, 0) if operands.is_unsigned else divmod(operands.segment, GROUP)
@@ -276,13 +290,13 @@ def accumulate(row: Expr, vector: Expr | int, rows: int, width: int, operands: O
     return sums
 
 
-def load_dots(w: tirx.Buffer, indices: Sequence[Expr | int]) -> Expr:
-    """Return int8x64: the weights of one step, [16 channels, 4]."""
-    return load(w, [*indices, 0, 0], x86.ZMM_BYTES)
+def load_dots(w: tirx.Buffer, indices: Sequence[Expr | int], lanes: int) -> Expr:
+    """Return int8: the weights of one step, [lanes channels, 4]."""
+    return load(w, [*indices, 0, 0], GROUP * lanes)
 
 
-def broadcast_group(x: tirx.Buffer, indices: list[Expr | int], count: int) -> Expr:
-    """Return 16 copies of x + 128 as four uint8 in int32x16; beyond `count` bytes nothing is read."""
+def unsigned_group(x: tirx.Buffer, indices: list[Expr | int], count: int) -> Expr:
+    """Return x + 128 as four uint8 in an int32; beyond `count` bytes nothing is read."""
     if count == GROUP:
         word = tirx.reinterpret("int32", load(x, indices, GROUP))
     else:
@@ -290,4 +304,4 @@ def broadcast_group(x: tirx.Buffer, indices: list[Expr | int], count: int) -> Ex
         word = tirx.const(0, "int32")
         for i in range(count):
             word = word | ((x[(*outer, first + i)].astype("int32") & 0xFF) << (8 * i))
-    return x86.splat(x86.flip(word), "int32", LANES)
+    return bind("word", x86.flip(word))
