@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
+import tvm
+import tvm_ffi
 from tvm import s_tir
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
-from tvm.target import Target
 
 from edgenext_tvm.schedules.space import Decisions, Space
 from edgenext_tvm.tune.points import at_point, design_space, point_of
@@ -98,15 +98,14 @@ class PointSearch:
 class KnobSearch(ms.search_strategy.PySearchStrategy):
     """PointSearch as MetaSchedule's search strategy: points become traces of the design space."""
 
-    def __init__(self, search: PointSearch) -> None:
-        self.search = search
-        self.context: Any = None
+    def __init__(self, search: PointSearch, mod: tvm.IRModule) -> None:
+        self.search, self.mod = search, mod
         self.design: s_tir.Schedule | None = None
         self.left = 0
         self.batch = 0
 
     def _initialize_with_tune_context(self, context: ms.TuneContext) -> None:
-        self.context = context
+        assert tvm_ffi.structural_equal(context.mod, self.mod)
 
     def pre_tuning(
         self,
@@ -127,7 +126,7 @@ class KnobSearch(ms.search_strategy.PySearchStrategy):
         if not points:
             return None
         self.left -= len(points)
-        arguments = ms.arg_info.ArgInfo.from_entry_func(self.context.mod, True)
+        arguments = ms.arg_info.ArgInfo.from_entry_func(self.mod, True)
         schedules = [at_point(self.design, self.search.space, self.search.decisions(point)) for point in points]
         return [ms.MeasureCandidate(schedule, arguments) for schedule in schedules]
 
@@ -141,7 +140,7 @@ class KnobSearch(ms.search_strategy.PySearchStrategy):
         )
 
     def clone(self) -> KnobSearch:
-        return KnobSearch(PointSearch(self.search.space, 0, self.search.cost))
+        return KnobSearch(PointSearch(self.search.space, 0, self.search.cost), self.mod)
 
 
 def cost_of(seconds: list[float] | tuple[float, ...]) -> float:
@@ -151,16 +150,12 @@ def cost_of(seconds: list[float] | tuple[float, ...]) -> float:
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-def tune_context(task: Task, target: Target, search: PointSearch, seed: int) -> ms.TuneContext:
-    """Return MetaSchedule's context of `task`: its design space, searched by `search`."""
-    import tvm
+def open_search(task: Task, search: PointSearch, max_trials: int, batch: int) -> ms.search_strategy.SearchStrategy:
+    """Return MetaSchedule's strategy for `task`, ready to propose; points come from `search`.
 
-    return ms.TuneContext(
-        mod=tvm.IRModule({"main": task.func}),
-        target=target,
-        space_generator=design_space(task.space),
-        search_strategy=KnobSearch(search),
-        task_name=task.name,
-        rand_state=seed % (1 << 30) + 1,
-        num_threads=1,
-    )
+    Driven without a TuneContext: making one imports TVM's stock tensor intrinsics, over 20 s of parsing CUDA kernels.
+    """
+    mod = tvm.IRModule({"main": task.func})
+    strategy = KnobSearch(search, mod)
+    strategy.pre_tuning(max_trials, batch, list(design_space(task.space).generate_design_space(mod)), None, None)
+    return strategy

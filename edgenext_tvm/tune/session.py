@@ -23,7 +23,7 @@ from edgenext_tvm.tune.measure import Candidate, Measurement, Measurer, Measurer
 from edgenext_tvm.tune.noise import measure_noise
 from edgenext_tvm.tune.points import point_of
 from edgenext_tvm.tune.progress import Display
-from edgenext_tvm.tune.search import Point, PointSearch, cost_of, tune_context
+from edgenext_tvm.tune.search import Point, PointSearch, cost_of, open_search
 from edgenext_tvm.tune.tasks import Task, Tasks
 from edgenext_tvm.tune.tuned import function_hash
 
@@ -217,16 +217,15 @@ class Session:
             if state.winner is None and state.search.cost and allotted > 0:
                 self._decide(state)
             return
-        context = tune_context(state.task, self.database.target, state.search, zlib.crc32(state.task.key.encode()))
-        context.pre_tuning(trials_left, self.batch)
+        strategy = open_search(state.task, state.search, trials_left, self.batch)
         measured = 0
         while time.monotonic() - start < allotted:
             self.interruptible.check()
-            proposed = context.generate_measure_candidates()
+            proposed = strategy.generate_measure_candidates()
             if proposed is None:
                 break
             candidates = list(proposed)
-            measured += self._trial(state, context, candidates)
+            measured += self._trial(state, strategy, candidates)
             self.display.update(state, self.remaining_s, self._estimate_s())
         if measured or state.winner is None:
             self._decide(state)
@@ -244,7 +243,9 @@ class Session:
         left = sum(min(self.plan.trials - s.trials, s.search.left) for s in self.states if s.default_cost is not None)
         return max(0, left) * (time.monotonic() - self.started) / max(1, self.trials)
 
-    def _trial(self, state: TaskState, context: ms.TuneContext, candidates: Sequence[ms.MeasureCandidate]) -> int:
+    def _trial(
+        self, state: TaskState, strategy: ms.search_strategy.SearchStrategy, candidates: Sequence[ms.MeasureCandidate]
+    ) -> int:
         points = [point_of(candidate.sch)[1] for candidate in candidates]
         lost = None
         try:
@@ -263,7 +264,7 @@ class Session:
         if lost is not None:
             raise lost
         results = [ms.runner.RunnerResult(list(m.seconds) or None, m.error) for m in measured]
-        context.notify_runner_results(list(candidates), results)
+        strategy.notify_runner_results(list(candidates), results)
         self.plan.trials_done[state.task.key] = state.trials
         self._save()
         return sum(1 for m in measured if m.ok)
