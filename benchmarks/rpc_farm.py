@@ -71,8 +71,8 @@ class Farm:
         (self.folder / "torch.py").write_text("raise ImportError('not on a board')\n")
         self._processes: dict[str, subprocess.Popen] = {}
         # farms of several processes begin at different ports
-        self._ports = (port for port in range(PORTS[0] + os.getpid() * 97 % 9000, PORTS[1]) if _is_free(port))
-        self.tracker = Tracker("127.0.0.1", next(self._ports))
+        self.ports = (port for port in range(PORTS[0] + os.getpid() * 97 % 9000, PORTS[1]) if _is_free(port))
+        self.tracker = Tracker("127.0.0.1", next(self.ports))
         self._spawn("tracker", "-m", "tvm.exec.rpc_tracker", *self._listen_on(self.tracker.port))
         # a server that finds no tracker tries again only seconds later
         self._until("tracker", lambda: self.tracker.servers() is not None)
@@ -101,7 +101,7 @@ class Farm:
         """Start so many more servers; with `sleep_s` slow ones. Their addresses, as soon as all are registered."""
         started = []
         for _ in range(servers):
-            port = next(self._ports)
+            port = next(self.ports)
             address = f"127.0.0.1:{port}"
             if sleep_s is None:
                 what = ["--tracker", self.tracker.address, "--key", self.key]

@@ -51,7 +51,13 @@ class Workers:
 
     def take(self) -> WorkerProcess:
         """An idle process, or a new one."""
-        return self._idle.pop() if self._idle else WorkerProcess(self._module)
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive():
+                return worker
+            # ended by someone else, such as the kernel for want of memory
+            worker.kill()
+        return WorkerProcess(self._module)
 
     def give(self, worker: WorkerProcess) -> None:
         """Back, its job ended."""

@@ -78,8 +78,8 @@ class Batch:
                 self._receive()
                 self._expire()
         finally:
-            for job in (*self.builds, *self.trials):
-                job.worker.kill()
+            for worker in [*(build.worker for build in self.builds), *(trial.worker for trial in self.trials)]:
+                worker.kill()
         return [result for result in self.results if result is not None]
 
     def _look_for_servers(self) -> None:

@@ -56,6 +56,10 @@ class WorkerProcess:
         except (EOFError, OSError):
             return None
 
+    def is_alive(self) -> bool:
+        """Whether it can still take a job."""
+        return self._process.poll() is None
+
     def how_it_ended(self) -> str:
         """The signal or exit code of a child that has ended, with the last lines that it printed."""
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from edgenext_tvm.board import Board, load_board
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.kernels import Dense, Kernel, LayerNorm
 from edgenext_tvm.kernels.sample_inputs import sample_inputs
-from edgenext_tvm.paths import PACKAGE
+from edgenext_tvm.paths import PACKAGE, TARGETS
 from edgenext_tvm.schedules.default import space_of
 from edgenext_tvm.tune import rpc_batch, rpc_build, rpc_trial
 from edgenext_tvm.tune.measure import Candidate, Measurement, MeasurerLost
@@ -152,6 +154,32 @@ class TestMeasuring:
         assert failed.error.startswith("build failed:")
         assert "no_such_knob" in failed.error
 
+    def test_a_compiler_that_crashes_costs_only_its_candidate(self, host: Board, farm: Farm) -> None:
+        measurer = RpcMeasurer(host, farm.tracker.address, farm.key, QUICK, build_workers=1)
+        others = set(psutil.Process().children())
+        thread, outcome = in_background(measurer, candidates(host, 2))
+        while not (builders := set(psutil.Process().children()) - others):
+            time.sleep(0.01)
+        for builder in builders:
+            builder.send_signal(signal.SIGSEGV)
+        thread.join(60)
+        ((crashed, fine),) = outcome
+        assert crashed.error == "the compiler ended by SIGSEGV"
+        assert_measured([fine])
+        measurer.close()
+
+    def test_a_compiler_that_hangs_is_ended(self, host: Board, make: Make) -> None:
+        results = make(QUICK, Limits(build=0.001)).measure(candidates(host, 2))
+        assert [result.error for result in results] == ["build did not end within 0.001 s"] * 2
+
+    def test_idle_workers_that_someone_ended_are_replaced(self, host: Board, make: Make) -> None:
+        measurer = make(QUICK)
+        assert_measured(measurer.measure(candidates(host, 1)))
+        for worker in [*measurer.builders._idle, *measurer.testers._idle]:
+            os.kill(worker._process.pid, signal.SIGKILL)
+            worker._process.wait()
+        assert_measured(measurer.measure(candidates(host, 1)))
+
     def test_describes_every_server_and_what_it_could_not_read(self, host: Board, farm: Farm, make: Make) -> None:
         measurer = make(QUICK)
         described = measurer.describe()
@@ -168,6 +196,7 @@ class TestMeasuring:
         self, host: Board, farm: Farm, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(rpc_batch, "_GRACE_S", 0.5)
+        assert_measured(make(QUICK).measure(candidates(host, 3)))  # the workers are up
         taken = [farm.tracker.request(farm.key, 20) for _ in range(3)]
         sessions = [rpc_trial._connect(offer, 100.0) for offer in taken]
         limits = Limits(trial=2.0)
@@ -315,3 +344,84 @@ class TestAllGone:
         with pytest.raises(MeasurerLost, match=f"no RPC tracker answers on {farm.tracker.address}") as caught:
             lasting.measure(candidates(host, 2))
         assert [result.ok for result in caught.value.measurements] == [False, False]
+
+
+ROOTFS_ENV = "ENX_ARM64_ROOTFS"
+
+
+@pytest.mark.slow
+def test_a_real_aarch64_server_measures_cross_compiled_candidates() -> None:
+    """An x86 tracker, TVM's aarch64 wheel on an arm64 userland, and libraries from pip's cross compiler."""
+    rootfs = os.environ.get(ROOTFS_ENV)
+    if rootfs is None:
+        pytest.skip(f"set {ROOTFS_ENV} to a folder made by: sudo {TARGETS}/arm64_rpc_server.sh setup FOLDER")
+    script = str(TARGETS / "arm64_rpc_server.sh")
+    board = load_board("rpi4")
+    kernels = [Dense(64, ci, co, "lut") for ci in (48, 96, 160) for co in (32, 48)]
+    kernels += [Dense(64, 96, 48, "none"), Dense(64, 96, 48, "residual"), LayerNorm(64, 48, affine=True)]
+    batch = [candidate for kernel in kernels for candidate in candidates(board, 1, kernel)]
+    with Farm("rpi4") as farm:
+        port = str(next(farm.ports))
+        command = [script, "start", rootfs, "--tracker", farm.tracker.address, "--port", port]
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 300
+            while not farm.tracker.servers().get("rpi4"):
+                assert server.poll() is None, "the server ended"
+                assert time.monotonic() < deadline
+                time.sleep(1)
+            measurer = RpcMeasurer(board, farm.tracker.address, "rpi4", QUICK, Limits(trial=120.0))
+            (facts,) = measurer.describe()["servers"].values()
+            results = measurer.measure(batch)
+            measurer.close()
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+    assert facts["triple"].startswith("aarch64")
+    assert len(results) >= 8
+    assert_measured(results)
+    inside = [proc for proc in Path("/proc").glob("[0-9]*/root") if os.path.realpath(proc) == os.path.realpath(rootfs)]
+    assert inside == []
+
+
+@pytest.mark.slow
+def test_the_boards_script_starts_a_server_again_whose_session_died() -> None:
+    with Farm("again") as farm:
+        port = next(farm.ports)
+        command = ["sh", str(TARGETS / "rpc_server.sh"), "--tracker", farm.tracker.address, "--key", "again"]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--port-end", str(port + 1)]
+        script = subprocess.Popen(command, env={**os.environ, "PYTHON": sys.executable}, stdout=subprocess.DEVNULL)
+        try:
+            session = rpc_trial._connect(farm.tracker.request("again", 60), 100.0)
+            before = psutil.Process(script.pid).children(recursive=True)
+            max(before, key=lambda process: process.create_time()).kill()
+            del session
+            rpc_trial._connect(farm.tracker.request("again", 60), 100.0)
+        finally:
+            running = psutil.Process(script.pid).children(recursive=True)
+            script.terminate()
+            script.wait(30)
+        assert psutil.wait_procs([*before, *running], timeout=20)[1] == []
+
+
+class TestServerScript:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "usage:"),
+            (("start", "{tmp}"), "--tracker HOST:PORT is missing"),
+            (("setup", "/"), "DIR is /; give a folder of its own"),
+            (("fly", "{tmp}"), "usage:"),
+            (("start", "{tmp}", "--speed", "9"), "usage:"),
+        ],
+    )
+    def test_a_mistake_is_told_before_anything_is_done(
+        self, arguments: tuple[str, ...], message: str, tmp_path: Path
+    ) -> None:
+        if os.geteuid() != 0 and "missing" in message:
+            message = "needs root"
+        command = ["sh", str(TARGETS / "arm64_rpc_server.sh"), *(text.format(tmp=tmp_path) for text in arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert message in done.stdout + done.stderr
+        assert list(tmp_path.iterdir()) == []
