@@ -28,6 +28,17 @@ def test_functions_of_a_linked_program_do_not_overlap(board: str, tmp_path: Path
     assert functions.at(functions.starts[0] - 1) == UNNAMED
 
 
+def test_a_stripped_library_still_names_what_it_exports(tmp_path: Path) -> None:
+    source, library = tmp_path / "twice.c", tmp_path / "libtwice.so"
+    source.write_text("static int one(void) { return 1; }\nint twice(int x) { return 2 * x + one(); }\n")
+    toolchain = Toolchain.for_board(load_board("rpi4"))
+    command = [*toolchain.shared_linker, "-shared", "-s", str(source), "-o", str(library)]
+    subprocess.run(command, env={**os.environ, **toolchain.environment}, check=True)
+    functions = read_functions(library)
+    assert "twice" in functions.names
+    assert "one" not in functions.names
+
+
 def test_an_address_between_functions_has_no_name() -> None:
     functions = ElfFunctions(100, (100, 200), (140, 204), ("a", "b"))
     assert [functions.at(address) for address in (99, 100, 139, 140, 200, 203, 204)] == [
