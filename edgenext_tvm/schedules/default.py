@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import tvm
 from tvm import s_tir, tirx
 
-from ..kernels import Depthwise, InvertedBottleneck, Kernel, XcaApply, XcaScores, kernel_of
+from ..kernels import Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, XcaApply, XcaScores, kernel_of
 from .arm64 import arm64_space
 from .armv7 import armv7_space
 from .attention import schedule_xca_apply, schedule_xca_scores
-from .depthwise import schedule_depthwise
+from .depthwise import depthwise_space
 from .generic import schedule_generic
 from .inverted_bottleneck import portable_space
-from .matmul import schedule_matmul
+from .matmul import matmul_space
 from .rowwise import schedule_add, schedule_global_avg_pool, schedule_layer_norm, schedule_lut
 from .space import Decisions, Space
 from .vector_unit import VectorUnit, vector_unit
@@ -23,8 +23,6 @@ from .x86_avx2 import x86_avx2_space
 
 _ROWWISE = {
     "add": schedule_add,
-    "conv2d": schedule_matmul,
-    "dense": schedule_matmul,
     "global_avg_pool": schedule_global_avg_pool,
     "layer_norm": schedule_layer_norm,
     "lut": schedule_lut,
@@ -54,6 +52,10 @@ def space_of(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> Spa
         for special in _SPECIAL.get(isa, ()):
             if (space := special(kernel, func, frozenset(features))) is not None:
                 return space
+    if isinstance(kernel, Dense | Conv2d):
+        return matmul_space(isa, kernel, func, unit)
+    if isinstance(kernel, Depthwise):
+        return depthwise_space(isa, kernel, func, unit)
     if isinstance(kernel, InvertedBottleneck):
         return portable_space(isa, kernel, func, unit)
     kind = kernel.kind if kernel is not None else "generic"
@@ -71,8 +73,6 @@ def _portable(kernel: Kernel | None, func: tirx.PrimFunc, unit: VectorUnit) -> t
     sch = s_tir.Schedule(tvm.IRModule({"main": func}))
     if kernel is None:
         schedule_generic(sch, unit)
-    elif isinstance(kernel, Depthwise):
-        schedule_depthwise(sch, kernel, unit)
     elif isinstance(kernel, XcaScores):
         schedule_xca_scores(sch, kernel, unit)
     elif isinstance(kernel, XcaApply):

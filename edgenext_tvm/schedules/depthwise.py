@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from tvm import s_tir
+import tvm
+from tvm import s_tir, tirx
 
 from ..kernels import Depthwise
 from .matmul import extent, optional_block, tile_loops, unroll_tile
+from .space import Decisions, Knob, Space
 from .vector_unit import VectorUnit, divisors, largest_divisor, odd_width_cost, registers
 
 MAX_UNROLLED_TAPS = 40
 """Vector multiply-adds of one kernel row that are unrolled: it bounds code size."""
 MAX_COLUMNS = 4
+MAX_TUNED_COLUMNS = 8
 MAX_LOCAL_BYTES = 1023
 
 
@@ -23,14 +26,36 @@ def channel_lanes(c: int, unit: VectorUnit) -> int:
     return best[1]
 
 
-def schedule_depthwise(sch: s_tir.Schedule, kernel: Depthwise, unit: VectorUnit) -> None:
+def depthwise_space(isa: str, kernel: Depthwise, func: tirx.PrimFunc, unit: VectorUnit) -> Space:
+    """Return the space of plain loops for any instruction set: pixels and channels whose sums stay in registers."""
+    lanes = channel_lanes(kernel.c, unit)
+    width = kernel.out_hw[1]
+    budget = max(1, unit.accumulators // registers(lanes, unit))
+    columns = largest_divisor(width, min(MAX_COLUMNS, budget))
+
+    def fits(decisions: Decisions) -> bool:
+        sums = decisions["columns"] * registers(decisions["lanes"], unit)
+        return sums <= max(unit.accumulators, columns * registers(lanes, unit))
+
+    def build(decisions: Decisions) -> tirx.PrimFunc:
+        sch = s_tir.Schedule(tvm.IRModule({"main": func}))
+        schedule_depthwise(sch, kernel, decisions["columns"], decisions["lanes"])
+        return sch.mod["main"]
+
+    lane_values = {d for d in (unit.lanes // 2, unit.lanes, 2 * unit.lanes) if d and kernel.c % d == 0} | {lanes}
+    column_values = {d for d in divisors(width) if d <= MAX_TUNED_COLUMNS} | {columns}
+    knobs = (
+        Knob("columns", tuple(sorted(column_values)), columns),
+        Knob("lanes", tuple(sorted(lane_values)), lanes),
+    )
+    return Space(f"{isa}.depthwise", build, knobs, fits)
+
+
+def schedule_depthwise(sch: s_tir.Schedule, kernel: Depthwise, columns: int, lanes: int) -> None:
     """One parallel iteration per output row; tiles of pixels x channels; kernel rows loop, the taps of a row unroll."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     pad, q = optional_block(sch, "pad"), optional_block(sch, "q")
     n, i, j, c = sch.get_loops(out)
-    lanes = channel_lanes(extent(sch, c), unit)
-    budget = max(1, unit.accumulators // registers(lanes, unit))
-    columns = largest_divisor(extent(sch, j), min(MAX_COLUMNS, budget))
     j_outer, j_inner = sch.split(j, [None, columns])
     c_outer, c_inner = sch.split(c, [None, lanes])
     sch.reorder(n, i, c_outer, j_outer, j_inner, c_inner)
