@@ -99,6 +99,7 @@ def count_classes(blocks: Sequence[ExecutedBlock]) -> Counter[str]:
 
 def cost_model_for(board: Board) -> CostModel:
     """The weights of the board's core, or a plain count where there are none."""
-    if board.isa == "aarch64" and board.llvm.mcpu in WEIGHTS:
-        return WeightedClasses(board.llvm.mcpu, WEIGHTS[board.llvm.mcpu])
+    core = board.cpu.core.lower()
+    if board.isa == "aarch64" and core in WEIGHTS:
+        return WeightedClasses(core, WEIGHTS[core])
     return PlainCount()
