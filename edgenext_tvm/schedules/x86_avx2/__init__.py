@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from ...kernels import Conv2d, Dense, InvertedBottleneck, Kernel
+from ...kernels import Add, Conv2d, Dense, Depthwise, InvertedBottleneck, Kernel, LayerNorm, Lut, XcaApply, XcaScores
 from ...kernels.window import needs_padding
 from ..space import Space
+from . import attention, depthwise
+from .elementwise import build_add, build_lut
 from .inverted_bottleneck import inverted_bottleneck_space
+from .layer_norm import build_layer_norm
 from .matmul import conv2d_space, dense_space
 from .products import PAIRS, QUADS
 
@@ -29,4 +32,16 @@ def x86_avx2_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]
             return conv2d_space(kernel, func, products)
         case InvertedBottleneck():
             return inverted_bottleneck_space(kernel, func, products)
+        case Depthwise() if depthwise.is_supported(kernel):
+            return depthwise.depthwise_space(kernel, func)
+        case LayerNorm():
+            return Space("x86_avx2.layer_norm", lambda _: build_layer_norm(kernel, func))
+        case XcaScores() if attention.is_supported(kernel):
+            return Space("x86_avx2.xca_scores", lambda _: attention.build_xca_scores(kernel, func))
+        case XcaApply() if attention.is_supported(kernel):
+            return Space("x86_avx2.xca_apply", lambda _: attention.build_xca_apply(kernel, func))
+        case Lut():
+            return Space("x86_avx2.lut", lambda _: build_lut(kernel, func))
+        case Add():
+            return Space("x86_avx2.add", lambda _: build_add(kernel, func))
     return None

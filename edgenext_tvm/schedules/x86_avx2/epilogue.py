@@ -100,26 +100,26 @@ def slice_bytes(value: Expr, first: int, count: int) -> Expr:
     return value if count == avx2.YMM_BYTES else avx2.shuffle(value, list(range(first, first + count)))
 
 
-def load_bytes(buffer: tirx.Buffer, indices: Sequence[Expr | int], count: int) -> Expr:
-    """Return `count` bytes from `indices`, then zeros up to int8 x 8, 16 or 32; no byte more is read."""
+def load_bytes(buffer: tirx.Buffer, indices: Sequence[Expr | int], count: int, lanes: int = avx2.YMM_BYTES) -> Expr:
+    """Return `count` bytes from `indices`, then zeros, as int8 x lanes; no byte more is read."""
     *outer, first = indices
-    lanes = next(lanes for lanes in (LANES, 2 * LANES, avx2.YMM_BYTES) if count <= lanes)
+    if count == lanes:
+        return load(buffer, indices, lanes)
     pieces: list[Expr] = []
     at = 0
     while at < count:
         size = 1 << ((count - at).bit_length() - 1)
-        piece = load(buffer, [*outer, first + at], size)
-        pieces += [piece] if size == lanes else [avx2.shuffle(avx2.widen(piece, size, lanes), list(range(size)))]
+        pieces.append(load(buffer, [*outer, first + at], size))
         at += size
-    return _joined(pieces, count, lanes)
-
-
-def _joined(pieces: list[Expr], count: int, lanes: int) -> Expr:
-    if count == lanes and len(pieces) == 1:
-        return pieces[0]
-    if count < lanes:
-        pieces = [*pieces, avx2.splat(0, "int8", lanes - count) if lanes - count > 1 else tirx.const(0, "int8")]
-    return tirx.Shuffle(pieces, [tirx.const(i, "int32") for i in range(lanes)])
+    # Shuffle joins vectors of one length only, so each piece is first placed among zeros.
+    placed, at = avx2.splat(0, "int8", lanes), 0
+    for piece in pieces:
+        size = 1 if str(piece.ty.dtype) == "int8" else int(str(piece.ty.dtype).partition("x")[2])
+        wide = avx2.widen(piece, size, lanes)
+        order = [lanes + i - at if at <= i < at + size else i for i in range(lanes)]
+        placed = tirx.Shuffle([placed, wide], [tirx.const(i, "int32") for i in order])
+        at += size
+    return placed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,8 +101,10 @@ def build_inverted_bottleneck(
                 first = bind("row", (chunk * group + number) * tile.rows)
                 numbers = [first + r for r in range(tile.rows)]
                 wide = expand_rows(products, source, numbers)
-                emit_panels(tile.widen, wide, Weights(w1, bias1, kernel.hidden), widen, [[r] for r in range(tile.rows)])
-                emit_panels(tile.narrow, hidden, Weights(w2, bias2, kernel.co), narrow, [[row] for row in numbers])
+                first_weights = Weights(products, w1, bias1, kernel.hidden)
+                emit_panels(tile.widen, wide, first_weights, widen, [[r] for r in range(tile.rows)])
+                second_weights = Weights(products, w2, bias2, kernel.co)
+                emit_panels(tile.narrow, hidden, second_weights, narrow, [[row] for row in numbers])
 
     packed = products.packed(kernel.ci, kernel.hidden) + products.packed(kernel.hidden, kernel.co, NARROW_ARGUMENT)
     return build_function(kernel, func, body, packed)

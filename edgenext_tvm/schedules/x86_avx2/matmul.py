@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Protocol
 
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
@@ -106,7 +107,7 @@ def build_dense(kernel: Dense, func: tirx.PrimFunc, products: Products, tile: Ti
         x, w, bias, mult, qp, *extra, y = buffers
         source = Source(x, 1, kernel.ci, lambda row, segment: [row, 0])
         epilogue = Epilogue(kernel.epilogue, mult, qp, extra, y)
-        emit_product(kernel.t, tile, source, products, Weights(w, bias, kernel.co), epilogue, lambda row: [row])
+        emit_product(kernel.t, tile, source, Weights(products, w, bias, kernel.co), epilogue, lambda row: [row])
 
     return build_function(kernel, func, body, products.packed(kernel.ci, kernel.co))
 
@@ -126,7 +127,7 @@ def build_conv2d(kernel: Conv2d, func: tirx.PrimFunc, products: Products, tile: 
         x, w, bias, mult, qp, *extra, y = buffers
         source = Source(x, kernel.kh, kernel.kw * kernel.ci, start)
         epilogue = Epilogue(kernel.epilogue, mult, qp, extra, y)
-        emit_product(kernel.n * oh * ow, tile, source, products, Weights(w, bias, kernel.co), epilogue, pixel)
+        emit_product(kernel.n * oh * ow, tile, source, Weights(products, w, bias, kernel.co), epilogue, pixel)
 
     return build_function(kernel, func, body, products.packed(kernel.kh * kernel.kw * kernel.ci, kernel.co))
 
@@ -135,16 +136,34 @@ def build_conv2d(kernel: Conv2d, func: tirx.PrimFunc, products: Products, tile: 
 class Weights:
     """The right operand, packed (see Products.packed), and what its sums start from."""
 
+    products: Products
     w: tirx.Buffer
     bias: tirx.Buffer
     channels: int
+
+    def start(self, vector: Expr | int) -> Expr:
+        """Return int32x8: what eight sums start from."""
+        return load(self.bias, [vector * LANES], LANES)
+
+    def step(self, vector: Expr | int, step: Expr) -> Expr:
+        """Return the weights of one step for eight sums."""
+        return self.products.load_weights(self.w, [vector, 0, step])
+
+
+class RightOperand(Protocol):
+    """What `accumulate` reads: see Weights."""
+
+    def start(self, vector: Any) -> Expr:
+        """Return int32x8."""
+
+    def step(self, vector: Any, step: Expr) -> Expr:
+        """Return what `Products.dot` takes as weights."""
 
 
 def emit_product(
     rows: int,
     tile: Tile,
     source: Source,
-    products: Products,
     weights: Weights,
     epilogue: Epilogue,
     position: Callable[[Expr], list[Expr]],
@@ -158,7 +177,7 @@ def emit_product(
         with T.serial(tile.group) as group:
             first = bind("row", (chunk * tile.group + group) * tile.rows)
             numbers = [first + r for r in range(tile.rows)]
-            wide = expand_rows(products, source, numbers)
+            wide = expand_rows(weights.products, source, numbers)
             emit_panels(tile.vectors, wide, weights, epilogue, [position(row) for row in numbers])
 
 
@@ -190,19 +209,18 @@ def emit_panels(
         panel(whole * vectors, vectors_of(rest), rest)
 
 
-def accumulate(vector: Expr | int, width: int, wide: WideRows, weights: Weights) -> list[list[Register]]:
+def accumulate(vector: Expr | int, width: int, wide: WideRows, weights: RightOperand) -> list[list[Register]]:
     """Emit the sums of all rows of `wide` and `width` vectors of channels from `vector`; [rows][width]."""
     products, rows = wide.products, len(wide.rows)
     sums = [[Register(f"sum_{r}_{v}", lanes=LANES) for v in range(width)] for r in range(rows)]
     for v in range(width):
-        start = bind("start", load(weights.bias, [(vector + v) * LANES], LANES))
+        start = bind("start", weights.start(vector + v))
         for r in range(rows):
             sums[r][v].set(start)
     done = 0
     for part, steps in enumerate(part.steps for part in wide.rows[0]):
         with T.serial(steps) as k:
-            of_step = [products.load_weights(weights.w, [vector + v, 0, done + k]) for v in range(width)]
-            loaded = [bind("weights", value) for value in of_step]
+            loaded = [bind("weights", weights.step(vector + v, done + k)) for v in range(width)]
             for r in range(rows):
                 word = bind("word", wide.word(r, part, k))
                 for v in range(width):

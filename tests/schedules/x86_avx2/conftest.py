@@ -37,24 +37,39 @@ def style(request: pytest.FixtureRequest) -> tuple[frozenset[str], Target]:
 @pytest.fixture
 def space_of(style: tuple[frozenset[str], Target]) -> SpaceOf:
     """space_of(kernel): its space for AVX2; there must be one."""
-
-    def get(kernel: Kernel) -> Space:
-        space = x86_avx2_space(kernel, kernel.prim_func("kernel"), style[0])
-        assert space is not None, kernel
-        return space
-
-    return get
+    return lambda kernel: _space(kernel, style[0])
 
 
 @pytest.fixture
-def check(style: tuple[frozenset[str], Target], space_of: SpaceOf) -> Check:
-    """check(kernel[, decisions[, patterns]]): the kernel, by default at its hand-picked point, gives its twin bits."""
-    features, target = style
+def check(style: tuple[frozenset[str], Target]) -> Check:
+    """check(kernel[, decisions[, patterns]]): the kernel, by default its hand-picked point, gives its twin's bits."""
+    return _check(*style)
+
+
+@pytest.fixture
+def avx2_space_of() -> SpaceOf:
+    """avx2_space_of(kernel): the same, for kernels without products by vpdpbusd."""
+    return lambda kernel: _space(kernel, frozenset({"avx2"}))
+
+
+@pytest.fixture
+def check_avx2() -> Check:
+    """check_avx2(kernel[, decisions[, patterns]]): the same, for kernels without products by vpdpbusd."""
+    return _check(frozenset({"avx2"}), Target(BASE))
+
+
+def _space(kernel: Kernel, features: frozenset[str]) -> Space:
+    space = x86_avx2_space(kernel, kernel.prim_func("kernel"), features)
+    assert space is not None, kernel
+    return space
+
+
+def _check(features: frozenset[str], target: Target) -> Check:
     if native.isa() != "x86_64" or not set(native.features()) >= features:
         pytest.skip(f"this machine lacks one of {', '.join(sorted(features))}")
 
     def run(kernel: Kernel, decisions: Decisions | None = None, patterns: Sequence[str] = PATTERNS) -> None:
-        call = compile_on_host(kernel, space_of(kernel).at(decisions), target)
+        call = compile_on_host(kernel, _space(kernel, features).at(decisions), target)
         for pattern in patterns:
             inputs = sample_inputs(kernel, 1, pattern)
             np.testing.assert_array_equal(call(inputs), kernel.reference(*inputs), err_msg=f"{pattern} {decisions}")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgenext_tvm.kernels import Depthwise
+from edgenext_tvm.schedules.x86_avx2.depthwise import DepthwiseTapPairs, choose_tile, fits, is_supported
+
+KERNELS = [
+    Depthwise(1, 8, 8, 24, 3, 3, 1, 1, 1, 1, 1, 1),
+    Depthwise(1, 4, 6, 16, 5, 5, 1, 1, 2, 2, 2, 2),
+    Depthwise(1, 4, 8, 40, 7, 7, 1, 1, 3, 3, 3, 3),
+    Depthwise(1, 2, 3, 24, 9, 9, 1, 1, 4, 4, 4, 4),
+    Depthwise(1, 5, 7, 17, 3, 5, 1, 1, 1, 2, 1, 2, epilogue="lut"),
+    Depthwise(2, 6, 4, 18, 3, 2),
+    Depthwise(1, 7, 24, 20, 4, 3, 1, 1, 0, 2, 3, 0),
+    Depthwise(1, 8, 8, 30, 3, 3, 1, 1, 1, 1, 1, 1, 88, 4, 88, 30, inplace=True),
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.task_hint.replace(" ", "-"))
+def test_depthwise_gives_the_twins_bits(check_avx2, kernel: Depthwise) -> None:
+    assert is_supported(kernel)
+    check_avx2(kernel)
+
+
+def test_points_of_the_space_give_the_twins_bits(check_avx2, avx2_space_of) -> None:
+    kernel = Depthwise(1, 12, 8, 16, 3, 3, 1, 1, 1, 1, 1, 1)
+    points = list(avx2_space_of(kernel).points())
+    for index in np.random.default_rng(5).choice(len(points), 4, replace=False):
+        check_avx2(kernel, points[index])
+
+
+def test_strides_few_channels_and_residuals_are_left_to_the_portable_schedule() -> None:
+    assert not is_supported(Depthwise(1, 8, 8, 16, 3, 3, 2, 2, 1, 1, 1, 1))
+    assert not is_supported(Depthwise(1, 8, 8, 7, 3, 3))
+    assert not is_supported(Depthwise(1, 8, 8, 16, 3, 3, epilogue="residual"))
+
+
+def test_taps_are_shifted_by_the_output_row_they_serve() -> None:
+    w = np.arange(1, 4, dtype=np.int8).reshape(3, 1, 1) * np.ones((1, 1, 12), np.int8)
+    w[..., 8:] += 10
+    packed = DepthwiseTapPairs(1, (1,), rows=2).pack(w)
+    assert packed.shape == (2, 2, 1, 2, 8, 2) and packed.dtype == np.int16
+    assert packed[0, :, 0, 0, 0].tolist() == [[1, 2], [3, 0]]
+    assert packed[0, :, 0, 1, 0].tolist() == [[0, 1], [2, 3]]
+    # the second vector starts at channel 12 - 8
+    assert packed[1, 0, 0, 0, [0, 3, 4, 7], 0].tolist() == [1, 1, 11, 11]
+
+
+def test_tiles_divide_the_output_and_fit_the_registers() -> None:
+    for kernel in KERNELS:
+        assert fits(kernel, choose_tile(kernel))
