@@ -14,7 +14,7 @@ from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
 from .matmul import CHUNKS, MAX_ROWS, MAX_STRAIGHT_GROUPS, default_tile, default_unroll, emit_outputs, tiles_for
-from .products import GROUP, Product, Tile
+from .products import BLOCK_ROWS, CACHED_WEIGHTS, GROUP, Product, Tile
 
 MAX_TILE_ROWS = 32
 W1, W2 = 1, 6
@@ -44,11 +44,19 @@ def bottleneck_space(kernel: InvertedBottleneck, func: tirx.PrimFunc) -> Space |
         return _Bottleneck(kernel, decisions["tile_rows"], *products).build(func)
 
     knobs = (
-        Knob("tile_rows", tuple(tile_rows), max(widen.rows, narrow.rows)),
+        Knob("tile_rows", tuple(tile_rows), _default_rows(kernel, tile_rows, max(widen.rows, narrow.rows))),
         *_tile_knobs("widen", widen_tiles, widen),
         *_tile_knobs("narrow", narrow_tiles, narrow),
     )
     return Space("armv7_neon.inverted_bottleneck", build, knobs, fits)
+
+
+def _default_rows(kernel: InvertedBottleneck, choices: list[int], least: int) -> int:
+    """Hidden rows at a time: as few as a tile has, more where the weights must come from the second-level cache."""
+    if (kernel.ci + kernel.co) * kernel.hidden <= CACHED_WEIGHTS:
+        return least
+    whole = [rows for rows in choices if rows % least == 0 and rows <= BLOCK_ROWS and kernel.t // rows >= CHUNKS]
+    return max([least, *whole])
 
 
 def _tile_knobs(name: str, tiles: list[Tile], best: Tile) -> tuple[Knob, ...]:

@@ -16,7 +16,7 @@ from ..arm64.function import bind, build_function, loop, store_vector
 from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
-from .products import GROUP, Product, Tile
+from .products import BLOCK_ROWS, CACHED_WEIGHTS, GROUP, Product, Tile
 
 MAX_SUMS = 8
 """Registers of sums, of 16: the others hold inputs, weights and products."""
@@ -67,6 +67,14 @@ def default_unroll(groups: int) -> int:
     return max(u for u in UNROLLS if u <= MAX_UNROLL and (u == 1 or (groups - 1) // u >= 2))
 
 
+def default_tiles(count: int, tile: Tile, weight_bytes: int) -> int:
+    """Tiles of `count` that share one reading of the weights: one where these stay in the first-level cache."""
+    if weight_bytes <= CACHED_WEIGHTS:
+        return 1
+    shared = [n for n in TILES_AT_ONCE if n * tile.rows <= BLOCK_ROWS and count % n == 0 and count // n >= CHUNKS]
+    return max([1, *shared])
+
+
 def matmul_space(kernel: Dense | Conv2d, func: tirx.PrimFunc) -> Space | None:
     """Return the kernel's space; None where its shape does not suit: channels or runs that are no quads."""
     runs = runs_of(kernel)
@@ -91,7 +99,7 @@ def matmul_space(kernel: Dense | Conv2d, func: tirx.PrimFunc) -> Space | None:
         Knob("rows", tuple(sorted({tile.rows for tile in tiles})), best.rows),
         Knob("pairs", tuple(sorted({tile.pairs for tile in tiles})), best.pairs),
         Knob("unroll", UNROLLS, unroll),
-        Knob("tiles", TILES_AT_ONCE, 1),
+        Knob("tiles", TILES_AT_ONCE, default_tiles(count // best.rows, best, segments * length * kernel.co)),
     )
     return Space(f"armv7_neon.{kernel.kind}", build, knobs, fits)
 

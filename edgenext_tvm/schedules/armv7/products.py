@@ -25,6 +25,10 @@ from ..arm64.packing import PackedPairs
 
 GROUP = 8
 """Products of a sum that one vector of weights serves."""
+CACHED_WEIGHTS = 24 * 1024
+"""Bytes of weights that stay in a Cortex-A7's first-level cache of 32 KiB beside inputs and sums."""
+BLOCK_ROWS = 8
+"""Rows that share one reading of more weights than that."""
 
 Read = Callable[[int, Expr | int, Expr | int, int], Expr]
 """(row of the tile, segment, first byte, lanes) -> int8 inputs."""
@@ -152,7 +156,10 @@ class Product:
 
         unroll = min(self.unroll, self.groups)
         # The rest of the loop stands before it, where the first group sets the sums instead of adding to them.
-        first = (self.groups - 1) % unroll + 1
+        first = 0 if self.groups > unroll and self.groups % unroll == 0 else (self.groups - 1) % unroll + 1
+        if first == 0:
+            for index in range(sums.count):
+                sums.set(index, splat(tirx.const(0, "int32"), 4))
         for group in range(first):
             add(group, group == 0)
         if self.groups > first:
