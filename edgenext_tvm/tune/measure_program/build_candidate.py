@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import tvm
 from tvm import tirx
+from tvm.target import Target
 
 from edgenext_tvm.board import Board
 from edgenext_tvm.codegen.plain_c import ALIGN_BYTES, PlainKernel, lower_kernel, object_bytes
@@ -44,9 +46,15 @@ def build_candidate(func: tirx.PrimFunc, decisions: Mapping[str, int], name: str
     space = space_of(func, board.isa, board.cpu.features)
     scheduled = space.at(decisions)
     # which parameters are written matters to C prototypes only
-    kernel = lower_kernel(scheduled, name, board.tvm_target(), range(len(scheduled.params)))
-    content = object_bytes([kernel], board.tvm_target())
+    kernel = lower_kernel(scheduled, name, _target(board), range(len(scheduled.params)))
+    content = object_bytes([kernel], _target(board))
     return BuiltCandidate(name, content, _arguments(scheduled, kernel), kernel.extent)
+
+
+@cache
+def _target(board: Board) -> Target:
+    """Checking every feature takes as long as scheduling a kernel."""
+    return board.tvm_target()
 
 
 def _arguments(scheduled: tirx.PrimFunc, kernel: PlainKernel) -> tuple[Argument, ...]:
