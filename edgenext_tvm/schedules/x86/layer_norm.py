@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import x86
 from ...kernels import LayerNorm
 from ...kernels import requantize as rq
-from ...kernels.packing import PaddedChannels, round_up
+from ...kernels.packing import Packing
 from ..space import Knob, Space
 from ..vector_unit import divisors
 from .emit import LANES, Expr, Register, bind, build_function, load
 from .epilogue import MAX_VECTORS, requantize, store_bytes
+
+DOT_BYTES = 4
+"""Inputs that one element of a sum takes at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WrappedChannels(Packing):
+    """A value per channel, [C] followed by its first `lanes` again, so that a vector may go over the end of a row."""
+
+    lanes: int
+
+    kind = "wrapped_channels"
+
+    def pack(self, *arrays: np.ndarray) -> np.ndarray:
+        """See the class docstring."""
+        (values,) = arrays
+        return np.resize(values, values.size + self.lanes)
 
 
 def layer_norm_space(kernel: LayerNorm, func: tirx.PrimFunc) -> Space:
@@ -34,34 +53,44 @@ def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc, rows: int) -> tirx.
         with T.parallel(kernel.t // rows) as chunk:
             first = bind("row", chunk * rows)
             sums, squares = row_sums(x, first, rows, c)
-            total = bind("total", transposed_sum(sums))
+            used = min(LANES, -(-c // DOT_BYTES))
+            total = bind("total", transposed_sum(sums, LANES, used))
             # x + 128 times x, summed, is the sum of squares plus 128 times the sum.
-            square = bind("square", transposed_sum(squares) - (total << x86.splat(7, "int32", LANES)))
+            square = bind("square", transposed_sum(squares, LANES, used) - (total << x86.splat(7, "int32", LANES)))
             variance = kernel.variance_expr(total, square).astype("float32x16") + x86.splat(ln[0], "float32", LANES)
             scale, negative = Register("scale", "float32"), Register("negative")
             scale.set(x86.splat(ln[1], "float32", LANES) / tirx.sqrt(variance))
             negative.set(x86.splat(0, "int32", LANES) - total)
-            for r in range(rows):
-                start = bind("start", x86.splat(negative.buffer[r], "int32", LANES))
-                multiplier = bind("multiplier", x86.splat(scale.buffer[r], "float32", LANES))
-                for channel in range(0, c, MAX_VECTORS * LANES):
-                    count = min(MAX_VECTORS * LANES, c - channel)
-                    values = [
-                        centre(x, first + r, channel + v, min(LANES, count - v), start, c)
-                        for v in range(0, count, LANES)
-                    ]
-                    factors = [multiplier] * len(values)
+            # From here on rows do not matter: 64 neighbours at a time, whichever rows they belong to.
+            for begin in range(0, rows * c, MAX_VECTORS * LANES):
+                count = min(MAX_VECTORS * LANES, rows * c - begin)
+                values, factors = [], []
+                for offset in range(begin, begin + count, LANES):
+                    position = [first + offset // c, offset % c]
+                    start = bind("start", by_row(negative.buffer, offset, rows, c))
+                    multiplier = bind("multiplier", by_row(scale.buffer, offset, rows, c))
+                    value = centre(x, position, min(LANES, rows * c - offset), start, c)
                     if affine:
-                        starts = range(channel, channel + count, LANES)
-                        pairs = zip(values, starts, strict=True)
-                        values = [apply_affine(value, multiplier, affine, begin) for value, begin in pairs]
-                        factors = [x86.splat(affine[2][0], "float32", LANES)] * len(values)
-                    out = requantize(values, factors, zero_point)
-                    store_bytes(y, [first + r, channel], out, count)
+                        value = apply_affine(value, multiplier, affine, offset % c)
+                        multiplier = x86.splat(affine[2][0], "float32", LANES)
+                    values.append(value)
+                    factors.append(multiplier)
+                store_bytes(y, [first + begin // c, begin % c], requantize(values, factors, zero_point), count)
 
-    padded = (round_up(c, LANES),)
-    packed = [(PaddedChannels(argument, (argument,), LANES), (padded, "int32")) for argument in (3, 4)]
+    packed = [(WrappedChannels(argument, (argument,), LANES), ((c + LANES,), "int32")) for argument in (3, 4)]
     return build_function(kernel, func, body, packed if kernel.affine else [])
+
+
+def by_row(values: tirx.Buffer, offset: int, rows: int, c: int) -> Expr:
+    """Return what `values` holds for the row of each of LANES elements from `offset` of `rows` rows of C."""
+    dtype = str(values.dtype)
+    lanes = tirx.Ramp(tirx.const(0, "int32"), 1, LANES)
+    first, last = offset // c, min(rows - 1, (offset + LANES - 1) // c)
+    result = x86.splat(values[first], dtype, LANES)
+    for row in range(first + 1, last + 1):
+        is_before = lanes < x86.splat(row * c - offset, "int32", LANES)
+        result = tirx.Select(is_before, result, x86.splat(values[row], dtype, LANES))
+    return result
 
 
 def apply_affine(centred: Expr, multiplier: Expr, affine: Sequence[tirx.Buffer], channel: int) -> Expr:
@@ -89,23 +118,27 @@ def row_sums(x: tirx.Buffer, first: Expr, rows: int, c: int) -> tuple[list[Expr]
     return sums, squares
 
 
-def transposed_sum(vectors: list[Expr], lanes: int = LANES) -> Expr:
-    """Return int32 x lanes whose element i is the sum of the elements of vectors[i]; 0 beyond the last."""
+def transposed_sum(vectors: list[Expr], lanes: int = LANES, used: int = LANES) -> Expr:
+    """Return int32 x lanes whose element i is the sum of the elements of vectors[i]; 0 beyond the last.
+
+    used: elements of each vector from here on are 0.
+    """
     vectors = vectors + [x86.splat(0, "int32", lanes)] * (lanes - len(vectors))
     width = lanes
     while len(vectors) > 1:
         half, next_ = width // 2, []
         for low, high in zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True):
             order = [start + side + i for start in range(0, lanes, width) for side in (0, lanes) for i in range(half)]
-            left = tirx.Shuffle([low, high], [tirx.const(i, "int32") for i in order])
-            right = tirx.Shuffle([low, high], [tirx.const(i + half, "int32") for i in order])
-            next_.append(bind("partial", left + right))
+            total = tirx.Shuffle([low, high], [tirx.const(i, "int32") for i in order])
+            if used > half:
+                total = total + tirx.Shuffle([low, high], [tirx.const(i + half, "int32") for i in order])
+            next_.append(bind("partial", total))
         vectors, width = next_, half
     return vectors[0]
 
 
-def centre(x: tirx.Buffer, row: Expr, channel: int, lanes: int, start: Expr, c: int) -> Expr:
-    """Return int32x16 C * q + start of `lanes` channels."""
-    q = x86.widen(load(x, [row, channel], lanes), lanes, LANES).astype("int32x16")
+def centre(x: tirx.Buffer, position: list[Expr | int], lanes: int, start: Expr, c: int) -> Expr:
+    """Return int32x16 C * q + start of `lanes` elements from `position`, which may reach into the next rows."""
+    q = x86.widen(load(x, position, lanes), lanes, LANES).astype("int32x16")
     # As pairs of int16 the low halves are q; the high ones, its sign, count zero times.
     return x86.dot_int16(start, q, x86.splat(c, "int32", LANES))
