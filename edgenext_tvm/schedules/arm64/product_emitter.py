@@ -134,23 +134,26 @@ class ProductEmitter:
     def _accumulate(self, sums: Registers, b: Buffers, tile: Expr, panel: Expr) -> None:
         segments, length = self.rows.runs
 
-        def add(segment: Expr, k: Expr, lanes: int) -> None:
+        def add(segment: Expr, k: Expr, lanes: int, sets: bool = False) -> None:
             xs = [bind(self._input(b["x"], tile, r, segment, k, lanes), "x") for r in range(self.tile.rows)]
-            self.products.add(sums, b["w"], panel, segment, k, xs)
+            self.products.add(sums, b["w"], panel, segment, k, xs, sets)
 
         if self.rows.gathered:
             for k in range(0, length, 16):
                 add(_int(0), _int(k), min(16, length - k))
             return
         step = self.plan.step
-        steps = length // step
+        peeled = int(self.plan.peels)
+        steps = length // step - peeled
         (unrolled,) = self.plan.unrolled
         with loop(segments, "segment") as segment:
+            if peeled:
+                add(segment, _int(0), step, sets=True)
             if steps:
                 with loop(steps // unrolled, "k") as k:
                     for u in range(unrolled):
-                        add(segment, (k * unrolled + u) * step, step)
-            done = steps * step
+                        add(segment, (peeled + k * unrolled + u) * step, step)
+            done = (steps + peeled) * step
             for lanes in (8, 4):
                 if length - done >= lanes:
                     add(segment, _int(done), lanes)

@@ -18,16 +18,15 @@ MAX_ROWS = 8
 MAX_GROUP = 8
 MAX_SPILLED_SUMS = 24
 """Sums that a tile may be given by a decision: LLVM may have to spill some of them."""
-MAX_COST = 2.0
+MAX_COST: dict[type[Products], float] = {Sdot: 2.0, Smlal: 1.6}
 """Loads per product of a tile, over those of the best: tiles beyond it are no choice."""
 UNROLL = (1, 2, 3, 6)
 MAX_UNROLLED = 3
 """Steps of 16 products a sum that one iteration of the innermost loop does by default."""
 MAX_UNROLLED_GROUPS = 6
 """The same in groups of eight products, for rows that were expanded first."""
-MIN_PANELS = 8
-MIN_EXPANDED = 64
-"""Expanding rows first pays for that many panels of channels and inputs a row."""
+MIN_PANELS = 3
+"""Expanding rows first pays for that many panels of channels."""
 MIN_PARALLEL = 8
 STEP = 16
 
@@ -39,6 +38,7 @@ class Plan:
     rows_first  a tile of rows meets all panels of channels before the next one; else a panel meets all tiles of rows
     expands     then rows are written to the stack as smlal wants them, once for all panels
     unroll      at most so many steps of the reduction are one iteration of the innermost loop
+    peels       the first step sets the sums instead of adding to them (smlal); the bias is added last
     """
 
     rows: Rows
@@ -49,6 +49,7 @@ class Plan:
     rows_first: bool
     expands: bool
     unroll: int
+    peels: bool
 
     @property
     def panels(self) -> int:
@@ -61,11 +62,6 @@ class Plan:
         return STEP if self.rows.runs[1] >= 2 * STEP or self.products is Smlal else 8
 
     @property
-    def peels(self) -> bool:
-        """The first group may set the sums instead of adding to them, if the others still fit a loop well."""
-        return self.expands and largest_divisor(self.rows.parts[0][1] - 1, self.unroll) >= min(3, self.unroll)
-
-    @property
     def unrolled(self) -> tuple[int, ...]:
         """Steps that each innermost loop takes at once: whole numbers of iterations, and no rest after the loop.
 
@@ -74,7 +70,7 @@ class Plan:
         if self.expands:
             counts = [count - (part == 0 and self.peels) for part, (_, count) in enumerate(self.rows.parts)]
             return tuple(largest_divisor(count, self.unroll) for count in counts)
-        steps = 0 if self.rows.gathered else self.rows.length // self.step
+        steps = 0 if self.rows.gathered else self.rows.length // self.step - self.peels
         return (largest_divisor(steps, min(self.unroll, max(1, steps // 2))) if steps else 1,)
 
 
@@ -88,34 +84,48 @@ def can_expand(rows: Rows, products: type[Products], tile_rows: int) -> bool:
     return products is Smlal and rows.count > tile_rows and rows.joinable
 
 
+def can_peel(plan: Plan) -> bool:
+    """Whether the first step may set the sums: one run, and a step of its own."""
+    single = plan.expands or (not plan.rows.gathered and plan.rows.segments == 1)
+    return plan.products is Smlal and single and plan.rows.bytes >= STEP
+
+
 def choose_tile(rows: Rows, channels: int, products: type[Products]) -> Tile:
     """Return the tile that loads least per product; its sides divide the rows of a line and the channels."""
     best = None
     for tile in _tiles(rows, channels, products, products.max_sums):
         # Whole registers of int8 results decide between equals.
         uneven = tile.rows * tile.quads % ep.QUADS != 0, tile.quads % ep.QUADS != 0
-        cost = (_loads(tile, products), *uneven)
+        cost = (_loads(tile, rows, products), *uneven)
         if best is None or cost < best[0]:
             best = (cost, tile)
     assert best is not None
     return best[1]
 
 
-def good_tiles(rows: Rows, channels: int, products: type[Products], max_cost: float = MAX_COST) -> list[Tile]:
+def good_tiles(rows: Rows, channels: int, products: type[Products], max_cost: float | None = None) -> list[Tile]:
     """Return the tiles worth trying, which include the chosen one."""
-    least = _loads(choose_tile(rows, channels, products), products)
+    max_cost = max_cost or MAX_COST[products]
+    least = _loads(choose_tile(rows, channels, products), rows, products)
     tiles = _tiles(rows, channels, products, MAX_SPILLED_SUMS)
-    return [tile for tile in tiles if _loads(tile, products) <= max_cost * least]
+    return [tile for tile in tiles if _loads(tile, rows, products) <= max_cost * least]
 
 
 def choose_plan(rows: Rows, channels: int, products: type[Products], tile: Tile | None = None) -> Plan:
     """Return the hand-picked plan, or that of a given tile."""
     tile = tile or choose_tile(rows, channels, products)
-    worthwhile = channels // (4 * tile.quads) >= MIN_PANELS and rows.bytes >= MIN_EXPANDED
+    worthwhile = channels // (4 * tile.quads) >= MIN_PANELS
     expands = can_expand(rows, products, tile.rows) and (rows.gathered or worthwhile)
     # With more sums the loads of a second step would need registers that sums hold.
-    direct = MAX_UNROLLED if tile.rows * tile.quads * products.sums_per_quad <= 16 else 1
-    plan = Plan(rows, channels, products, tile, 1, expands, expands, MAX_UNROLLED_GROUPS if expands else direct)
+    unroll = MAX_UNROLLED if tile.rows * tile.quads * products.sums_per_quad <= 16 else 1
+    peels = False
+    if expands:
+        # The groups that are not peeled must still fit a loop well.
+        others = rows.parts[0][1] - 1
+        peels = others > 0 and largest_divisor(others, MAX_UNROLLED_GROUPS) >= min(3, others)
+        groups = others if peels else others + 1
+        unroll = MAX_UNROLLED_GROUPS if groups != 2 * MAX_UNROLLED_GROUPS else MAX_UNROLLED_GROUPS // 2
+    plan = Plan(rows, channels, products, tile, 1, expands, expands, unroll, peels)
     tiles = rows.count // tile.rows
     group = largest_divisor(tiles, min(MAX_GROUP, max(1, tiles // MIN_PARALLEL)))
     return dataclasses.replace(plan, group=group, unroll=_least_unroll(plan))
@@ -131,6 +141,7 @@ def product_space(
     rows_first   1: a tile of rows meets all panels of channels before the next one
     expand       1: rows are expanded first (without dotprod)
     unroll       steps of the reduction an iteration of the innermost loop
+    peel         1: the first step sets the sums (without dotprod)
     """
     default = choose_plan(rows, channels, products)
     tiles = good_tiles(rows, channels, products)
@@ -138,7 +149,7 @@ def product_space(
     def plan(d: Decisions) -> Plan:
         tile = Tile(d["rows"], d["quads"])
         order = bool(d["rows_first"]), bool(d["expand"])
-        return Plan(rows, channels, products, tile, d["group"], *order, d["unroll"])
+        return Plan(rows, channels, products, tile, d["group"], *order, d["unroll"], bool(d["peel"]))
 
     def fits(d: Decisions) -> bool:
         chosen = plan(d)
@@ -148,6 +159,8 @@ def product_space(
             return False
         if chosen.rows_first and not chosen.expands and (chosen.group == 1 or chosen.panels == 1):
             return False  # the same code as without
+        if chosen.peels and not can_peel(chosen):
+            return False
         return chosen.unroll == _least_unroll(chosen)
 
     groups = [g for g in divisors(rows.count) if g <= MAX_GROUP]
@@ -159,22 +172,19 @@ def product_space(
         Knob("rows_first", (0, 1), int(default.rows_first)),
         Knob("expand", (0, 1) if expandable else (0,), int(default.expands)),
         Knob("unroll", UNROLL, default.unroll),
+        Knob("peel", (0, 1) if products is Smlal else (0,), int(default.peels)),
     )
     return Space(family, lambda d: build(plan(d)), knobs, fits)
 
 
 def _least_unroll(plan: Plan) -> int:
     """The least value that gives the same code."""
-    same = [u for u in UNROLL if u <= plan.unroll and _same_code(dataclasses.replace(plan, unroll=u), plan)]
+    same = [u for u in UNROLL if dataclasses.replace(plan, unroll=u).unrolled == plan.unrolled]
     return min(same)
 
 
-def _same_code(a: Plan, b: Plan) -> bool:
-    return (a.unrolled, a.peels) == (b.unrolled, b.peels)
-
-
-def _loads(tile: Tile, products: type[Products]) -> float:
-    return products.loads(tile.rows, tile.quads) / (tile.rows * tile.quads)
+def _loads(tile: Tile, rows: Rows, products: type[Products]) -> float:
+    return products.loads(tile.rows, tile.quads, rows.joinable) / (tile.rows * tile.quads)
 
 
 def _tiles(rows: Rows, channels: int, products: type[Products], max_sums: int) -> list[Tile]:

@@ -36,7 +36,7 @@ class Sdot:
     max_sums = 24  # of 32 registers: the others hold inputs and weights
 
     @staticmethod
-    def loads(rows: int, quads: int) -> float:
+    def loads(rows: int, quads: int, expanded: bool) -> float:
         """Instructions that bring operands for 16 products a sum: a load a row, paired loads of weights."""
         return rows + 2 * quads
 
@@ -58,8 +58,18 @@ class Sdot:
             for v, value in enumerate(bias):
                 sums.set(r * self.tile.quads + v, value)
 
-    def add(self, sums: Registers, w: tirx.Buffer, panel: Expr, segment: Expr, k: Expr, xs: Sequence[Expr]) -> None:
-        """Add the products of one int8 vector per row, of bytes [k, k + lanes) of the segment."""
+    def add(
+        self,
+        sums: Registers,
+        w: tirx.Buffer,
+        panel: Expr,
+        segment: Expr,
+        k: Expr,
+        xs: Sequence[Expr],
+        first: bool = False,
+    ) -> None:
+        """Add the products of one int8 vector per row, bytes [k, k + lanes) of the segment; the sums are not set."""
+        assert not first
         for j in range(neon.lanes_of(xs[0]) // 4):
             for v in range(self.tile.quads):
                 weights = bind(w.vload([panel, segment, k // 4 + j, 4 * v, 0], "int8x16"), "w")
@@ -81,9 +91,12 @@ class Smlal:
     max_sums = 16  # LLVM overlaps up to eight products, which also need registers
 
     @staticmethod
-    def loads(rows: int, quads: int) -> float:
-        """Instructions that bring operands for 8 products a sum: a load and a zip a row, paired loads of weights."""
-        return 2 * rows + quads
+    def loads(rows: int, quads: int, expanded: bool) -> float:
+        """Instructions that bring operands for 8 products a sum: a load and a zip a row, paired loads of weights.
+
+        expanded: the zips were done before, and loads of a row are paired.
+        """
+        return (0.5 if expanded else 2) * rows + quads
 
     def __init__(self, tile: Tile, segments: int, length: int) -> None:
         self.tile = tile
@@ -105,11 +118,21 @@ class Smlal:
             for p, value in enumerate(pairs):
                 sums.set(r * len(pairs) + p, value)
 
-    def add(self, sums: Registers, w: tirx.Buffer, panel: Expr, segment: Expr, k: Expr, xs: Sequence[Expr]) -> None:
-        """Add the products of one int8 vector per row, of bytes [k, k + lanes) of the segment."""
+    def add(
+        self,
+        sums: Registers,
+        w: tirx.Buffer,
+        panel: Expr,
+        segment: Expr,
+        k: Expr,
+        xs: Sequence[Expr],
+        first: bool = False,
+    ) -> None:
+        """Add the products of one int8 vector per row, bytes [k, k + lanes) of the segment; first: set the sums."""
         expanded = [self.expand(x) for x in xs]
         for half in range(len(expanded[0])):
-            self.add_expanded(sums, w, panel, segment, k // 8 + half, [bind(row[half], "x2") for row in expanded])
+            xs2 = [bind(row[half], "x2") for row in expanded]
+            self.add_expanded(sums, w, panel, segment, k // 8 + half, xs2, first and half == 0)
 
     @staticmethod
     def expand(x: Expr) -> list[Expr]:
