@@ -6,6 +6,7 @@ way. What a crash left half-written is cut off when the database is opened again
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -75,8 +76,11 @@ class TuningDatabase:
         except OSError as error:
             raise UserError(f"cannot make {folder}: {error.strerror}; give another folder with --log-dir") from None
         self._lock = _acquire(folder / LOCK)
+        self._is_new = not (folder / FILE_NAME).is_file()
         try:
             self.manifest = self._manifest(board, measured_by, unit, date)
+            if self._is_new:
+                self.save_manifest()
             for name in (WORKLOADS, RECORDS):
                 _cut_torn_line(folder / name)
             self._database = self._open()
@@ -86,7 +90,7 @@ class TuningDatabase:
 
     def _manifest(self, board: Board, measured_by: str, unit: str, date: str) -> TuningManifest:
         if not (self.folder / FILE_NAME).is_file():
-            foreign = [p.name for p in self.folder.iterdir() if p.name not in (LOCK, "README.md")]
+            foreign = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             if foreign:
                 raise UserError(
                     f"{self.folder} is not empty and no tuning database (no {FILE_NAME}, but {foreign[0]}); give "
@@ -121,10 +125,20 @@ class TuningDatabase:
         self.close()
 
     def close(self) -> None:
-        """Lets others tune with the database."""
+        """Lets others tune with the database. One that was made for nothing goes away again."""
         if self._lock is not None:
+            if self._is_new and _size(self.folder / RECORDS) == 0:
+                self._remove()
+            # others that wait for the removed file notice: see _acquire
+            (self.folder / LOCK).unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            for name in (WORKLOADS, RECORDS, FILE_NAME, LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def __len__(self) -> int:
         return len(self._database)
@@ -240,6 +254,10 @@ def _acquire(path: Path) -> Any:
             f"{path.parent} is in use by another tuning process ({owner}); wait for it, end it, or give another folder "
             "with --log-dir"
         ) from None
+    if not path.exists() or os.stat(path).st_ino != os.fstat(descriptor).st_ino:
+        # its last owner removed it between opening and locking
+        os.close(descriptor)
+        return _acquire(path)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return descriptor
