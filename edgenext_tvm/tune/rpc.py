@@ -132,16 +132,23 @@ class RpcMeasurer:
         """How it measures; of every free server its processor, and governor and temperature where these can be read."""
         addresses = self._require_servers()
         facts: dict[str, Any] = dict.fromkeys(addresses, "busy, not asked")
-        worker = WorkerProcess(rpc_trial.__name__)
+        worker = self.testers.take()
+        ended = False
         try:
             worker.start("describe_job", self.tracker, self.key, len(addresses), 5.0)
-            while worker.connection.poll(30.0 * len(addresses)):
+            while not ended and worker.connection.poll(30.0 * len(addresses)):
                 message = worker.receive()
-                if message is None or message[0] != "server":
+                if message is None:
                     break
-                facts[message[1]] = message[2]
+                if message[0] == "server":
+                    facts[message[1]] = message[2]
+                else:
+                    ended = True
         finally:
-            worker.kill()
+            if ended:
+                self.testers.give(worker)
+            else:
+                worker.kill()
         return {
             "how": "TVM RPC, one thread, time_evaluator; candidates do not run in turn",
             "tracker": self.tracker.address,

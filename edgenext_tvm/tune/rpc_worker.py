@@ -46,8 +46,9 @@ class WorkerProcess:
             )
 
     def start(self, job: str, *arguments: Any) -> None:
-        """Begin a job. OSError if the child has ended."""
-        self.connection.send((job, arguments))
+        """Begin a job. Of a child that has ended, `receive` tells."""
+        with contextlib.suppress(OSError):
+            self.connection.send((job, arguments))
 
     def receive(self) -> tuple | None:
         """The next message, or None when the child has ended without one: see `how_it_ended`."""

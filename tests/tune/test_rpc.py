@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from edgenext_tvm.paths import PACKAGE, TARGETS
 from edgenext_tvm.schedules.default import space_of
 from edgenext_tvm.tune import rpc_batch, rpc_build, rpc_trial
 from edgenext_tvm.tune.measure import Candidate, Measurement, MeasurerLost
-from edgenext_tvm.tune.rpc import Limits, RpcMeasurer, Timing
+from edgenext_tvm.tune.rpc import Limits, RpcMeasurer, Timing, Workers
 from edgenext_tvm.tune.rpc_worker import WorkerProcess
 
 CHECKOUT = str(PACKAGE.parent)
@@ -87,6 +88,18 @@ def trials_running(measurer: RpcMeasurer, count: int) -> None:
     while sum(measurer.trials.values()) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def builder_of(others: set[psutil.Process]) -> psutil.Process:
+    """The first worker process that is not one of `others`, as soon as it runs its own program."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for process in set(psutil.Process().children()) - others:
+            with contextlib.suppress(psutil.Error):
+                if "edgenext_tvm.tune.rpc_worker" in process.cmdline() and process.exe() == psutil.Process().exe():
+                    return process
+        time.sleep(0.01)
+    raise AssertionError("no worker was started")
 
 
 def in_background(measurer: RpcMeasurer, batch: list[Candidate]) -> tuple[threading.Thread, list]:
@@ -154,31 +167,30 @@ class TestMeasuring:
         assert failed.error.startswith("build failed:")
         assert "no_such_knob" in failed.error
 
-    def test_a_compiler_that_crashes_costs_only_its_candidate(self, host: Board, farm: Farm) -> None:
-        measurer = RpcMeasurer(host, farm.tracker.address, farm.key, QUICK, build_workers=1)
+    def test_a_compiler_that_crashes_costs_only_its_candidate(self, host: Board, farm: Farm, make: Make) -> None:
+        measurer = make(QUICK)
+        measurer.builders, measurer.build_workers = Workers(rpc_build.__name__), 1
         others = set(psutil.Process().children())
         thread, outcome = in_background(measurer, candidates(host, 2))
-        while not (builders := set(psutil.Process().children()) - others):
-            time.sleep(0.01)
-        for builder in builders:
-            builder.send_signal(signal.SIGSEGV)
+        builder_of(others).send_signal(signal.SIGSEGV)
         thread.join(60)
         ((crashed, fine),) = outcome
         assert crashed.error == "the compiler ended by SIGSEGV"
         assert_measured([fine])
-        measurer.close()
+        measurer.builders.close()
 
-    def test_a_compiler_that_hangs_is_ended(self, host: Board, make: Make) -> None:
-        results = make(QUICK, Limits(build=0.001)).measure(candidates(host, 2))
-        assert [result.error for result in results] == ["build did not end within 0.001 s"] * 2
-
-    def test_idle_workers_that_someone_ended_are_replaced(self, host: Board, make: Make) -> None:
-        measurer = make(QUICK)
-        assert_measured(measurer.measure(candidates(host, 1)))
-        for worker in [*measurer.builders._idle, *measurer.testers._idle]:
-            os.kill(worker._process.pid, signal.SIGKILL)
-            worker._process.wait()
-        assert_measured(measurer.measure(candidates(host, 1)))
+    def test_a_compiler_that_hangs_is_ended(self, host: Board, farm: Farm, make: Make) -> None:
+        measurer = make(QUICK, Limits(build=0.2))
+        measurer.builders = Workers(rpc_build.__name__)
+        others = set(psutil.Process().children())
+        thread, outcome = in_background(measurer, candidates(host, 1))
+        builder = builder_of(others)
+        builder.suspend()
+        thread.join(60)
+        ((hung,),) = outcome
+        assert hung.error == "build did not end within 0.2 s"
+        assert not builder.is_running()
+        measurer.builders.close()
 
     def test_describes_every_server_and_what_it_could_not_read(self, host: Board, farm: Farm, make: Make) -> None:
         measurer = make(QUICK)
@@ -292,6 +304,22 @@ class TestWorkerProcess:
         assert worker.receive() is None
         assert "SIGSEGV" in worker.how_it_ended()
         worker.kill()
+
+    def test_an_idle_one_that_someone_ended_is_replaced(self) -> None:
+        workers = Workers("edgenext_tvm.errors")
+        first = workers.take()
+        workers.give(first)
+        assert workers.take() is first
+        workers.give(first)
+        os.kill(first._process.pid, signal.SIGKILL)
+        first._process.wait()
+        second = workers.take()
+        assert second is not first
+        second.start("no_such_job")
+        assert second.receive()[0] == "failed"
+        workers.give(second)
+        workers.close()
+        assert not second.is_alive()
 
     def test_it_ends_with_its_parent(self) -> None:
         text = """
