@@ -9,6 +9,7 @@ from edgenext_tvm.report.host_peak import HostPeak
 from edgenext_tvm.report.roofline import LayerGap, Roofline, Total
 
 SHOWN_LAYERS = 25
+LEAST_NAME_WIDTH = 25
 
 
 def all_tables(held: Roofline, build: str) -> list[Table]:
@@ -56,9 +57,15 @@ def _table(held: Roofline, title: str, *first: str) -> Table:
     unit = "us" if held.unit == "us" else "thousands of instructions"
     table = Table(title=f"{title}, {unit}", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for index, heading in enumerate(first):
-        # names are long: of a narrow terminal they give way before numbers do
-        table.add_column(heading, overflow="fold", justify="right" if heading in ("steps", "M MACs") else "left",
-                         no_wrap=index > 0)  # fmt: skip
+        is_number = heading in ("steps", "M MACs")
+        table.add_column(
+            heading,
+            overflow="fold",
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            # in 80 columns a kernel's name folds before a layer's does
+            min_width=LEAST_NAME_WIDTH if index == 0 else None,
+        )
     for heading in ("floor", "took", "gap", "of gaps", "of roof"):
         table.add_column(heading, justify="right", no_wrap=True)
     return table
