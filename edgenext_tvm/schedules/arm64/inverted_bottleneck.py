@@ -21,7 +21,7 @@ from .products import Tile
 CHUNKS = 8
 """Iterations of the parallel loop: each has scratch of its own."""
 MAX_TILE_ROWS = 64
-DEFAULT_SCRATCH_BYTES = 8192
+DEFAULT_SCRATCH_BYTES = 12288
 MAX_SCRATCH_BYTES = 16384
 MAX_COST = 1.5
 W1, W2 = 1, 6
