@@ -59,8 +59,9 @@ def tuned(outcome: Outcome) -> Table:
     """Each task, the largest share first."""
     table = Table(box=box.SIMPLE)
     for heading in ("kernel", "calls", "share", "untuned", "best", "speed-up", "spread", "points", "errors", "point"):
-        left = heading in ("kernel", "point")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=heading == "kernel")
+        is_text = heading in ("kernel", "point")
+        # on a narrow terminal the texts wrap, never the numbers
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for state in outcome.states:
         winner = state.winner
         table.add_row(
