@@ -15,7 +15,7 @@ from . import epilogue as ep
 from .function import build_function, loop
 from .left_operand import Rows
 from .product_emitter import Indices, ProductEmitter
-from .product_plan import Plan, choose_plan, choose_tile, good_tiles, products_for
+from .product_plan import Plan, choose_plan, choose_tile, good_tiles, products_for, widening_products
 from .products import Tile
 
 CHUNKS = 8
@@ -42,7 +42,8 @@ def inverted_bottleneck_space(
     products = products_for(features)
     chunk_rows = kernel.t // largest_divisor(kernel.t, CHUNKS)
     wide, narrow = (Rows(kernel.t, 1, length, chunk_rows) for length in (kernel.ci, kernel.hidden))
-    first, second = choose_tile(wide, kernel.hidden, products), choose_tile(narrow, kernel.co, products)
+    widening = widening_products(wide, kernel.hidden, products)
+    first, second = choose_tile(wide, kernel.hidden, widening), choose_tile(narrow, kernel.co, products)
 
     def fits_tiles(rows: int) -> bool:
         return rows % first.rows == 0 and rows % second.rows == 0
@@ -53,8 +54,8 @@ def inverted_bottleneck_space(
         suitable = heights = [next(d for d in divisors(chunk_rows) if fits_tiles(d))]
     default = max([d for d in suitable if d * kernel.hidden <= DEFAULT_SCRATCH_BYTES], default=suitable[0])
     tiles1, tiles2 = (
-        good_tiles(rows, channels, products, MAX_COST)
-        for rows, channels in ((wide, kernel.hidden), (narrow, kernel.co))
+        good_tiles(rows, channels, used, MAX_COST)
+        for rows, channels, used in ((wide, kernel.hidden, widening), (narrow, kernel.co, products))
     )
 
     def fits(d: Decisions) -> bool:
@@ -63,7 +64,7 @@ def inverted_bottleneck_space(
         return whole and one in tiles1 and two in tiles2
 
     def build(d: Decisions) -> tirx.PrimFunc:
-        plan1 = choose_plan(wide, kernel.hidden, products, Tile(d["rows1"], d["quads1"]))
+        plan1 = choose_plan(wide, kernel.hidden, widening, Tile(d["rows1"], d["quads1"]))
         plan2 = choose_plan(narrow, kernel.co, products, Tile(d["rows2"], d["quads2"]))
         return _build(kernel, func, d["tile_rows"], plan1, plan2)
 

@@ -31,15 +31,43 @@ class PackedPairs(Packing):
             quads = np.pad(quads, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
         panels, segments, fours = quads.shape[:3]
         split = quads.reshape(panels, segments, fours // 2, 2, self.lanes // 2, 2, 4)
-        lowest = int((split == -128).all(axis=3).sum())
-        if lowest:
-            raise UserError(
-                f"{lowest} pairs of weights are both -128 where their products with -128 are added in 16 bits, which "
-                "hold at most 32767; quantize weights symmetrically to [-127, 127], or choose a board whose core has "
-                "dotprod"
-            )
+        _check_lowest(int((split == -128).all(axis=3).sum()))
         packed = split.transpose(0, 1, 2, 4, 3, 5, 6)
         return np.ascontiguousarray(packed.reshape(panels, segments, fours // 2, self.lanes // 2, 16))
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedQuads(Packing):
+    """Weights [.., K, CO] for smull/smlal: four rows of four neighbouring channels fill one register, zero padded.
+
+    Segments as in PackedDots, each padded to eights. Result int8[ceil(CO / lanes), segments, 2 * ceil(segment / 8),
+    lanes / 4, 16]; the 16 bytes are [half of the rows][channel][row of that half]. The products of both halves meet in
+    one int16: UserError where both weights are -128.
+    """
+
+    lanes: int
+    segment: int = 0
+
+    kind = "quads"
+
+    def pack(self, *arrays: np.ndarray) -> np.ndarray:
+        """See the class docstring."""
+        quads = PackedDots(self.argument, self.sources, self.lanes, 4, self.segment).pack(*arrays)
+        if quads.shape[2] % 2:
+            quads = np.pad(quads, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 0)))
+        split = quads.reshape(*quads.shape[:3], self.lanes // 4, 4, 2, 2)
+        _check_lowest(int((split == -128).all(axis=5).sum()))
+        packed = split.transpose(0, 1, 2, 3, 5, 4, 6)
+        return np.ascontiguousarray(packed.reshape(*quads.shape[:3], self.lanes // 4, 16))
+
+
+def _check_lowest(lowest: int) -> None:
+    if lowest:
+        raise UserError(
+            f"{lowest} pairs of weights are both -128 where their products with -128 are added in 16 bits, which "
+            "hold at most 32767; quantize weights symmetrically to [-127, 127], or choose a board whose core has "
+            "dotprod"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

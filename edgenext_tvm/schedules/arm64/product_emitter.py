@@ -85,13 +85,17 @@ class ProductEmitter:
 
     def _expand(self, x: tirx.Buffer, tile: Expr) -> None:
         """Write the rows of a tile to the stack as the products want them, once for all panels."""
-        rows, parts = self.rows, self.rows.parts
-        self.expanded = [[T.alloc_buffer((16 * count,), "int8") for _, count in parts] for _ in range(self.tile.rows)]
+        assert isinstance(self.products, Smlal)
+        rows, parts, products = self.rows, self.rows.parts, self.products
+        self.expanded = [
+            [T.alloc_buffer((16 * products.per_group * count,), "int8") for _, count in parts]
+            for _ in range(self.tile.rows)
+        ]
 
         def write(row: int, segment: Expr, k: Expr, lanes: int, part: int, group: Expr) -> None:
-            vectors = Smlal.expand(bind(self._input(x, tile, row, segment, k, lanes), "x"))
-            for half, vector in enumerate(vectors):
-                store_vector(self.expanded[row][part], [(group + half) * 16], vector, 16)
+            vectors = products.expand(bind(self._input(x, tile, row, segment, k, lanes), "x"))
+            for at, vector in enumerate(vectors):
+                store_vector(self.expanded[row][part], [(group * products.per_group + at) * 16], vector, 16)
 
         if rows.gathered:
             for r in range(self.tile.rows):
@@ -120,8 +124,11 @@ class ProductEmitter:
         for part, (first, count) in enumerate(self.rows.parts):
 
             def add(group: Expr, part: int = part, first: int = first, sets: bool = False) -> None:
-                xs = [bind(row[part].vload([group * 16], "int8x16"), "x2") for row in self.expanded]
-                products.add_expanded(sums, b["w"], panel, _int(0), first + group, xs, sets)
+                for at in range(products.per_group):
+                    vector = group * products.per_group + at
+                    xs = [bind(row[part].vload([vector * 16], "int8x16"), "x2") for row in self.expanded]
+                    whole = first * products.per_group + vector
+                    products.add_expanded(sums, b["w"], panel, _int(0), whole, xs, sets and at == 0)
 
             done = 1 if part == 0 and self.plan.peels else 0
             if done:

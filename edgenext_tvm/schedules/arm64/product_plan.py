@@ -11,14 +11,14 @@ from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
 from .left_operand import Rows
-from .products import Products, Sdot, Smlal, Tile
+from .products import Products, Sdot, Smlal, SmlalQuads, Tile
 
 REGISTERS = 32
 MAX_ROWS = 8
 MAX_GROUP = 8
 MAX_SPILLED_SUMS = 24
 """Sums that a tile may be given by a decision: LLVM may have to spill some of them."""
-MAX_COST: dict[type[Products], float] = {Sdot: 2.0, Smlal: 1.6}
+MAX_COST: dict[type[Products], float] = {Sdot: 2.0, Smlal: 1.6, SmlalQuads: 1.6}
 """Loads per product of a tile, over those of the best: tiles beyond it are no choice."""
 UNROLL = (1, 2, 3, 6)
 MAX_UNROLLED = 3
@@ -59,7 +59,7 @@ class Plan:
     @property
     def step(self) -> int:
         """Products a sum in one step of the reduction."""
-        return STEP if self.rows.runs[1] >= 2 * STEP or self.products is Smlal else 8
+        return STEP if self.rows.runs[1] >= 2 * STEP or issubclass(self.products, Smlal) else 8
 
     @property
     def unrolled(self) -> tuple[int, ...]:
@@ -79,15 +79,21 @@ def products_for(features: frozenset[str]) -> type[Products]:
     return Sdot if "dotprod" in features else Smlal
 
 
+def widening_products(rows: Rows, channels: int, products: type[Products]) -> type[Products]:
+    """Return SmlalQuads in place of Smlal where few inputs meet many channels; with more inputs its loads cost more."""
+    short = STEP <= rows.bytes < 2 * STEP and channels >= 4 * rows.bytes
+    return SmlalQuads if products is Smlal and short else products
+
+
 def can_expand(rows: Rows, products: type[Products], tile_rows: int) -> bool:
     """Whether rows may be expanded first."""
-    return products is Smlal and rows.count > tile_rows and rows.joinable
+    return issubclass(products, Smlal) and rows.count > tile_rows and rows.joinable
 
 
 def can_peel(plan: Plan) -> bool:
     """Whether the first step may set the sums: one run, and a step of its own."""
     single = plan.expands or (not plan.rows.gathered and plan.rows.segments == 1)
-    return plan.products is Smlal and single and plan.rows.bytes >= STEP
+    return issubclass(plan.products, Smlal) and single and plan.rows.bytes >= STEP
 
 
 def choose_tile(rows: Rows, channels: int, products: type[Products]) -> Tile:
@@ -172,7 +178,7 @@ def product_space(
         Knob("rows_first", (0, 1), int(default.rows_first)),
         Knob("expand", (0, 1) if expandable else (0,), int(default.expands)),
         Knob("unroll", UNROLL, default.unroll),
-        Knob("peel", (0, 1) if products is Smlal else (0,), int(default.peels)),
+        Knob("peel", (0, 1) if issubclass(products, Smlal) else (0,), int(default.peels)),
     )
     return Space(family, lambda d: build(plan(d)), knobs, fits)
 

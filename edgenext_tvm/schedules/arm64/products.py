@@ -15,7 +15,7 @@ from tvm.tirx import Expr
 from ...intrinsics import arm_neon as neon
 from ...kernels.packing import PackedDots, Packing
 from .function import Registers, bind
-from .packing import PackedPairs
+from .packing import PackedPairs, PackedQuads
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Smlal:
     """Products by smull and smlal: a register of sums holds two partial sums of each of two channels."""
 
     sums_per_quad = 2
+    per_group = 1  # registers that eight inputs are expanded to
     slot_lanes = 8
     item_bytes = 16
     xca_rows = 2
@@ -132,7 +133,8 @@ class Smlal:
         expanded = [self.expand(x) for x in xs]
         for half in range(len(expanded[0])):
             xs2 = [bind(row[half], "x2") for row in expanded]
-            self.add_expanded(sums, w, panel, segment, k // 8 + half, xs2, first and half == 0)
+            vector = k // 8 * self.per_group + half
+            self.add_expanded(sums, w, panel, segment, vector, xs2, first and half == 0)
 
     @staticmethod
     def expand(x: Expr) -> list[Expr]:
@@ -155,11 +157,11 @@ class Smlal:
         xs: Sequence[Expr],
         first: bool = False,
     ) -> None:
-        """Add the products of one expanded vector per row, the `group`-th eight bytes of the segment.
+        """Add the products of one expanded vector per row, the `group`-th of the segment.
 
         first: the sums hold nothing yet and are set.
         """
-        pairs = 2 * self.tile.quads
+        pairs = self.sums_per_quad * self.tile.quads
         for p in range(pairs):
             weights = bind(w.vload([panel, segment, group, p, 0], "int8x16"), "w")
             for r, x in enumerate(xs):
@@ -171,6 +173,47 @@ class Smlal:
     def total(self, sums: Registers, row: int, quad: int) -> Expr:
         first = 2 * (row * self.tile.quads + quad)
         return neon.addp(sums.get(first), sums.get(first + 1))
+
+
+class SmlalQuads(Smlal):
+    """The same with whole sums of four channels a register, and twice the bytes of expanded inputs.
+
+    It pays where many panels of channels share an expanded row: no sums are left to be added to each other.
+    """
+
+    sums_per_quad = 1
+    per_group = 2
+    max_sums = 8  # with more LLVM spills, as their epilogues overlap too
+
+    @staticmethod
+    def loads(rows: int, quads: int, expanded: bool) -> float:
+        """Instructions that bring operands for 8 products a sum."""
+        return (1 if expanded else 3) * rows + quads
+
+    def __init__(self, tile: Tile, segments: int, length: int) -> None:
+        super().__init__(tile, segments, length)
+        self.shape = (segments, 2 * -(-length // 8), tile.quads, 16)
+
+    def packing(self, argument: int) -> Packing:
+        return PackedQuads(argument, (argument,), 4 * self.tile.quads, self.segment)
+
+    def start(self, sums: Registers, bias: Sequence[Expr]) -> None:
+        for r in range(self.tile.rows):
+            for v, value in enumerate(bias):
+                sums.set(r * self.tile.quads + v, value)
+
+    @staticmethod
+    def expand(x: Expr) -> list[Expr]:
+        """Per four bytes of x one int8x16: the first two four times, then the last two four times."""
+        if neon.lanes_of(x) == 4:
+            x = neon.concat(x, neon.splat(tirx.const(0, "int8"), 4))
+        lanes = neon.lanes_of(x) // 2
+        halves = tirx.reinterpret(f"int16x{lanes}", x)
+        orders = [[at] * 4 + [at + 1] * 4 for at in range(0, lanes, 2)]
+        return [tirx.reinterpret("int8x16", neon.shuffle([halves], order)) for order in orders]
+
+    def total(self, sums: Registers, row: int, quad: int) -> Expr:
+        return sums.get(row * self.tile.quads + quad)
 
 
 Products = Sdot | Smlal

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgenext_tvm.errors import UserError
-from edgenext_tvm.schedules.arm64.packing import CentredBias, PackedPairs, WidenedTaps
+from edgenext_tvm.schedules.arm64.packing import CentredBias, PackedPairs, PackedQuads, WidenedTaps
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,32 @@ def test_eight_rows_of_two_channels_fill_sixteen_bytes(k: int, co: int, lanes: i
             byte = r % 8 // 4 * 8 + channel % 2 * 4 + r % 4
             expected[channel // lanes, part, r // 8, channel % lanes // 2, byte] = w[row, channel]
     np.testing.assert_array_equal(packed, expected)
+
+
+@pytest.mark.parametrize(
+    ("k", "co", "lanes", "segment"), [(24, 8, 8, 0), (12, 16, 8, 0), (32, 8, 4, 16), (20, 8, 8, 0)]
+)
+def test_four_rows_of_four_channels_fill_sixteen_bytes(k: int, co: int, lanes: int, segment: int) -> None:
+    w = np.random.default_rng(0).integers(-127, 128, (k, co)).astype(np.int8)
+    length = segment or k
+    packed = PackedQuads(1, (1,), lanes, segment).pack(w)
+    assert packed.shape == (co // lanes, k // length, 2 * -(-length // 8), lanes // 4, 16)
+    expected = np.zeros_like(packed)
+    for row in range(k):
+        for channel in range(co):
+            part, r = divmod(row, length)
+            byte = r % 4 // 2 * 8 + channel % 4 * 2 + r % 2
+            expected[channel // lanes, part, r // 4, channel % lanes // 4, byte] = w[row, channel]
+    np.testing.assert_array_equal(packed, expected)
+
+
+def test_rows_two_apart_must_not_both_be_lowest_in_quads() -> None:
+    w = np.zeros((16, 4), np.int8)
+    w[[0, 1, 4], 1] = -128
+    assert (PackedQuads(1, (1,), 4).pack(w) == -128).sum() == 3
+    w[[2, 6], 1] = -128
+    with pytest.raises(UserError, match="^2 pairs of weights are both -128 where their products with -128"):
+        PackedQuads(1, (1,), 4).pack(w)
 
 
 def test_taps_keep_their_values_as_int16() -> None:
