@@ -44,3 +44,24 @@ def test_reduction_keeps_its_order_and_stays_serial() -> None:
     assert block_names(func) == ["row_sum", "out"]
     x = np.random.default_rng(0).integers(-9, 9, (5, 17)).astype("f4")
     np.testing.assert_array_equal(run(func, x, shape=(5, 17)), x - x.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("isa", ["x86_64", "armv7"])
+def test_products_sum_in_registers_and_call_functions_once_a_value(isa: str) -> None:
+    x, w, v = (te.placeholder(shape, name=n) for n, shape in (("x", (10, 12)), ("w", (12, 24)), ("v", (24, 20))))
+    k, h = te.reduce_axis((0, 12), name="k"), te.reduce_axis((0, 24), name="h")
+    wide = te.compute((10, 24), lambda i, j: te.sum(x[i, k] * w[k, j], axis=k), name="wide")
+    active = te.compute((10, 24), lambda i, j: tirx.exp(wide[i, j] * 0.125), name="active")
+    narrow = te.compute((10, 20), lambda i, j: te.sum(active[i, h] * v[h, j], axis=h), name="narrow")
+    func = schedule_kernel(te.create_prim_func([x, w, v, narrow]), isa)
+    assert func.script().count("T.exp") == 1
+    sch = Schedule(tvm.IRModule({"main": func}))
+    assert len(sch.get_loops(sch.get_sblock("active"))) == 2
+    for name in ("wide_update", "narrow_update"):
+        *_, lane = sch.get_loops(sch.get_sblock(name))
+        assert sch.get(lane).kind == tirx.ForKind.VECTORIZED
+    if isa == "x86_64":
+        rng = np.random.default_rng(0)
+        values = [rng.normal(size=shape).astype("f4") for shape in ((10, 12), (12, 24), (24, 20))]
+        expected = np.exp((values[0] @ values[1]) * 0.125) @ values[2]
+        np.testing.assert_allclose(run(func, *values, shape=(10, 20)), expected, rtol=1e-5)
