@@ -213,7 +213,7 @@ def tune_command(model: str, board: str, as_json: bool, **options: Any) -> int:
         output.print(tuning_tables.tuned(result.outcome))
         output.print(tuning_tables.tuned_summary(result))
     _warn_if_slower(result.check)
-    return INTERRUPTED_STATUS if result.outcome.interrupted else 0
+    return INTERRUPTED_STATUS if result.interrupted else 0
 
 
 def _warn_if_slower(check: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from edgenext_tvm.codegen.manifest import TuningEntry
@@ -44,11 +45,15 @@ def cost_text(cost: float | None, unit: str) -> str:
     return f"{cost * 1e6:.1f} us" if unit == "s" else f"{cost * 1e6:.1f} k instr."
 
 
+def _first_line(state: TaskState) -> str:
+    return state.first_error.partition("\n")[0]
+
+
 def verdict(state: TaskState) -> str:
     """What became of a task."""
     winner = state.winner
     if winner is None:
-        reason = state.first_error.splitlines()[0] if state.first_error else "no time was left, or it was interrupted"
+        reason = _first_line(state) or "no time was left, or it was interrupted"
         return f"not decided: {reason}"
     if not winner.is_default:
         return " ".join(f"{name}={value}" for name, value in winner.decisions.items())
@@ -56,25 +61,27 @@ def verdict(state: TaskState) -> str:
 
 
 def tuned(outcome: Outcome) -> Table:
-    """Each task, the largest share first."""
-    table = Table(box=box.SIMPLE)
-    for heading in ("kernel", "calls", "share", "untuned", "best", "speed-up", "spread", "points", "errors", "point"):
-        is_text = heading in ("kernel", "point")
-        # on a narrow terminal the texts wrap, never the numbers
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    """Each task, the largest share first; whole in 80 columns: what became of a kernel stands below its name."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    unit = "us" if outcome.unit == "s" else "1000 instr."
+    # on a narrow terminal the text wraps, never the numbers
+    table.add_column(f"kernel (in {unit})", overflow="fold", min_width=18)
+    for heading in ("calls", "share", "untuned", "best", "gain", "spread", "points"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for state in outcome.states:
         winner = state.winner
+        count = f"{state.errors} error{'s' * (state.errors > 1)}"
+        # without a winner the verdict tells the first one
+        errors = [count + (f", the first: {_first_line(state)}" if winner else "")] if state.errors else []
+        costs = (winner.default_cost, winner.best_cost) if winner else (state.default_cost, state.best_cost)
         table.add_row(
-            state.task.name,
+            Text("\n  ".join([state.task.name, verdict(state), *errors])),
             str(state.task.calls),
             f"{state.share:.1%}",
-            cost_text(winner.default_cost if winner else state.default_cost, outcome.unit),
-            cost_text(winner.best_cost if winner else state.best_cost, outcome.unit),
+            *("-" if cost is None else f"{cost * 1e6:.1f}" for cost in costs),
             f"{winner.default_cost / winner.best_cost:.2f}x" if winner else "-",
             f"{winner.spread:.1%}" if winner else "-",
             f"{len(state.search.cost)}/{state.task.size}",
-            str(state.errors),
-            verdict(state),
         )
     return table
 
@@ -100,15 +107,14 @@ def tuned_summary(result: TuneResult) -> Table:
     ]
     if outcome.outdated:
         rows.append(("not used", f"{outcome.outdated} records are no points of today's spaces"))
-    if result.note:
-        rows.append(("note", result.note))
+    rows += [("note", note) for note in (*outcome.notes, result.note) if note]
     if outcome.interrupted:
         rows.append(("interrupted", "everything measured is kept; go on with --resume"))
     table = Table(show_header=False, box=box.SIMPLE)
     table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     return table
 
 
@@ -135,6 +141,7 @@ def tuned_fields(result: TuneResult) -> dict[str, Any]:
         "tuned_total": outcome.tuned_total,
         "float_check": result.check.model_dump(mode="json") if result.check else None,
         "note": result.note,
+        "notes": outcome.notes,
         "tasks": [
             {
                 "kernel": state.task.name,

@@ -67,7 +67,11 @@ class TuneSettings:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What tuning came to. failed: not one candidate worked, with the first error."""
+    """What tuning came to.
+
+    failed       not one candidate worked, with the first error
+    interrupted  by Ctrl-C, also in the comparison with float32 after the session
+    """
 
     folder: Path
     board: str
@@ -76,6 +80,7 @@ class TuneResult:
     check: FloatCheck | None = None
     failed: str = ""
     note: str = ""
+    interrupted: bool = False
 
 
 def tune(
@@ -108,9 +113,10 @@ def tune(
             return dataclasses.replace(result, failed=str(error))
         if not outcome.interrupted:
             database.pack()
+        result = dataclasses.replace(result, outcome=outcome, interrupted=outcome.interrupted)
         if outcome.interrupted or not settings.check_float32:
-            return dataclasses.replace(result, outcome=outcome)
-        return _checked(settings, database, dataclasses.replace(result, outcome=outcome), display)
+            return result
+        return _checked(settings, database, result, display)
 
 
 def _checked(settings: TuneSettings, database: TuningDatabase, result: TuneResult, display: Display) -> TuneResult:
@@ -119,6 +125,9 @@ def _checked(settings: TuneSettings, database: TuningDatabase, result: TuneResul
         check = check_against_float32(settings.model, result.folder, result.runner)
     except UserError as error:
         return dataclasses.replace(result, note=f"int8 was not compared with float32: {error}")
+    except KeyboardInterrupt:
+        # the session is over and its results are shown all the same
+        return dataclasses.replace(result, note="int8 was not compared with float32: interrupted", interrupted=True)
     kept = [c for c in database.manifest.checks if (c.model, c.input_size) != (check.model, check.input_size)]
     database.manifest.checks = (*kept, check)
     database.save_manifest()

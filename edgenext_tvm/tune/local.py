@@ -62,6 +62,10 @@ class LocalMeasurer:
         """See Measurer.measure."""
         return measure_times(self._builder, batch, run_here, self._options)
 
+    def notes(self) -> Sequence[str]:
+        """See Measurer.notes."""
+        return ()
+
     def close(self) -> None:
         """See Measurer.close."""
         self._builder.close()

@@ -85,5 +85,8 @@ class Measurer(Protocol):
         the device is gone.
         """
 
+    def notes(self) -> Sequence[str]:
+        """What a user should know of the measuring so far, a line each, such as devices that were lost."""
+
     def close(self) -> None:
         """Give back what it holds: processes, connections, temporary files. It cannot measure afterwards."""

@@ -99,6 +99,7 @@ class RpcMeasurer:
         self.waited_s = 0.0
         self.trials: dict[str, int] = {}
         self._addresses = self._require_servers()
+        self._seen = set(self._addresses)
 
     def _require_servers(self) -> list[str]:
         registered = self.tracker.servers()
@@ -126,6 +127,7 @@ class RpcMeasurer:
     def refresh(self) -> list[str]:
         """The addresses registered now. UserError if the tracker does not answer."""
         self._addresses = self.tracker.servers().get(self.key, [])
+        self._seen.update(self._addresses)
         return self._addresses
 
     def describe(self) -> dict[str, Any]:
@@ -166,6 +168,13 @@ class RpcMeasurer:
         if not batch:
             return []
         return Batch(self, batch).run()
+
+    def notes(self) -> Sequence[str]:
+        """Which servers measured how much, and which are gone."""
+        gone = sorted(self._seen - set(self._addresses))
+        shares = ", ".join(f"{address} {self.trials.get(address, 0)}" for address in sorted(self._seen))
+        lost = [f"lost {', '.join(gone)}: no longer registered with {self.tracker.address}"] if gone else []
+        return [f"measurements by server: {shares}", *lost]
 
     def close(self) -> None:
         """End the worker processes."""

@@ -163,7 +163,14 @@ class Session:
                 return self._finish(interrupted=True)
             except MeasurerLost as lost:
                 self._finish(error=str(lost))
-                raise UserError(f"{lost}; what was measured is safe: go on with --resume") from None
+                # an empty database goes away again, and with it what could be resumed
+                kept = len(self.database)
+                safe = f"the {kept} points on disk are safe: go on with --resume"
+                advice = safe if kept else "nothing was measured yet"
+                raise UserError(f"{lost}; {advice}") from None
+            finally:
+                # whatever ends a session: a live display that goes on would leave the terminal without a cursor
+                self.display.end()
         return self._finish()
 
     def _prepare(self) -> None:
@@ -253,6 +260,9 @@ class Session:
         except MeasurerLost as error:
             lost, measured = error, list(error.measurements)
         for candidate, measurement in zip(candidates, measured, strict=False):
+            if measurement.error and lost is not None:
+                # the device's fault, and no trial: it is tried again when the device is back
+                continue
             state.trials += 1
             self.trials += 1
             if measurement.error:
@@ -261,11 +271,11 @@ class Session:
                 state.first_error = state.first_error or measurement.error
             else:
                 self.database.commit(state.task, candidate, measurement.seconds)
+        self.plan.trials_done[state.task.key] = state.trials
         if lost is not None:
             raise lost
         results = [ms.runner.RunnerResult(list(m.seconds) or None, m.error) for m in measured]
         strategy.notify_runner_results(list(candidates), results)
-        self.plan.trials_done[state.task.key] = state.trials
         self._save()
         return sum(1 for m in measured if m.ok)
 
@@ -332,5 +342,5 @@ class Session:
         seconds = time.monotonic() - self.started
         return Outcome(
             self.states, self.fixed_cost, self.noise, self.measurer.unit, self.trials, seconds, interrupted,
-            self.outdated, error,
+            self.outdated, error, list(self.measurer.notes()),
         )  # fmt: skip

@@ -80,6 +80,10 @@ class SshMeasurer:
         """See Measurer.measure."""
         return measure_times(self._builder, batch, self._run, self._options)
 
+    def notes(self) -> Sequence[str]:
+        """See Measurer.notes."""
+        return ()
+
     def close(self) -> None:
         """See Measurer.close."""
         self._builder.close()

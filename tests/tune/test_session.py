@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 from rich.console import Console
 
 from edgenext_tvm.board import Board
+from edgenext_tvm.errors import UserError
 from edgenext_tvm.tune.database import RECORDS, TuningDatabase
 from edgenext_tvm.tune.local import LocalMeasurer
 from edgenext_tvm.tune.manifest import load_tuning_manifest
+from edgenext_tvm.tune.measure_program import TimingOptions
 from edgenext_tvm.tune.progress import Display
 from edgenext_tvm.tune.session import NothingMeasured, Outcome, Session
 from edgenext_tvm.tune.tasks import Tasks, extract_tasks
@@ -141,6 +144,30 @@ def test_ctrl_c_saves_and_ends_with_130(tmp_path: Path) -> None:
     assert result["interrupted"] and len(records(folder)) == result["trials"] >= 8
     manifest = load_tuning_manifest(folder)
     assert manifest.session is not None and not manifest.session.finished
+
+
+def test_a_disk_that_is_full_on_the_way_leaves_the_terminal_with_a_cursor(
+    tmp_path: Path, host: Board, tasks: Tasks
+) -> None:
+    shown = io.StringIO()
+    display = Display(Console(file=shown, force_terminal=True, width=100))
+    measurer = LocalMeasurer(host, TimingOptions(rounds=3, min_ms=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with TuningDatabase(tmp_path, host, "local", "s", "2026-01-01T00:00:00Z") as database:
+        begin = display.begin
+
+        def begin_on_a_full_disk(*arguments: object) -> None:
+            begin(*arguments)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+
+        display.begin = begin_on_a_full_disk
+        try:
+            with pytest.raises(UserError, match="File too large"):
+                Session(database, measurer, tasks, display, session_program.plan_for(database, 4, resume=False)).run()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            measurer.close()
+    assert shown.getvalue().rfind("\x1b[?25h") > shown.getvalue().rfind("\x1b[?25l") >= 0
 
 
 def test_without_one_valid_candidate_the_first_error_is_told(tmp_path: Path, host: Board, tasks: Tasks) -> None:

@@ -77,6 +77,10 @@ class EmulatorMeasurer:
             raise UserError(lines.failed.get(0, how_it_ended(ran.status) or "the program ended early"))
         return split_at_marks(ran.blocks, ProgramCode(built.program))[1]
 
+    def notes(self) -> Sequence[str]:
+        """See Measurer.notes."""
+        return ()
+
     def close(self) -> None:
         """See Measurer.close."""
         self._builder.close()
