@@ -31,13 +31,22 @@ def open_measurer(board: Board, runner: str, tracker: str | None = None, key: st
 
         return LocalMeasurer(board)
     if runner == "emulator":
+        if board.is_host:
+            raise UserError("--runner emulator counts for another board, this machine can be timed: use --runner local")
         from edgenext_tvm.tune.emulator import EmulatorMeasurer
 
         return EmulatorMeasurer(board)
     if runner.startswith(SSH):
         from edgenext_tvm.tune.ssh import SshMeasurer
 
-        return SshMeasurer(board, runner)
+        measurer = SshMeasurer(board, runner)
+        try:
+            # a board that is off is told before minutes are spent on a model
+            measurer.describe()
+        except UserError:
+            measurer.close()
+            raise
+        return measurer
     if tracker is None:
         raise UserError(
             "--runner rpc needs --tracker HOST:PORT; start one with `python -m tvm.exec.rpc_tracker --host 0.0.0.0 "

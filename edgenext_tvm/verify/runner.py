@@ -181,6 +181,8 @@ class SshRunner(Runner):
         found = re.fullmatch(r"ssh://((?:[\w.][\w.-]*@)?[\w.][\w.-]*)(?::(\d{1,5}))?/?", url)
         if not found:
             raise UserError(f"'{url}' is not of the form ssh://user@host or ssh://user@host:port")
+        if not 0 < int(found.group(2) or 22) < 65536:
+            raise UserError(f"'{url}': port {found.group(2)} does not exist; allowed: 1 to 65535")
         for tool in ("ssh", "scp"):
             if shutil.which(tool) is None:
                 raise UserError(f"{tool} not found; install it (Debian: openssh-client)")

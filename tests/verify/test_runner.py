@@ -151,6 +151,9 @@ def test_ssh_addresses_are_checked_before_anything_runs() -> None:
     for wrong in ("ssh://", "ssh://-oProxyCommand=x", "ssh://pi@board;ls", "ssh://pi@board:port"):
         with pytest.raises(UserError, match="is not of the form ssh://user@host"):
             SshRunner.from_url(wrong)
+    for wrong in ("ssh://board:0", "ssh://board:65536"):
+        with pytest.raises(UserError, match="port [0-9]+ does not exist; allowed: 1 to 65535"):
+            SshRunner.from_url(wrong)
 
 
 @needs_ssh

@@ -79,7 +79,7 @@ class EmulatorMeasurer:
 
     def notes(self) -> Sequence[str]:
         """See Measurer.notes."""
-        return ()
+        return (f"emulated: weighted instructions of {self._runner.name}, not time",)
 
     def close(self) -> None:
         """See Measurer.close."""

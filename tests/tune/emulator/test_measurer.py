@@ -76,6 +76,7 @@ def test_it_says_that_it_measures_no_time(measurer: EmulatorMeasurer) -> None:
     assert described["meaning"] == "emulated: weighted executed instructions, not time"
     assert described["emulator"].startswith("qemu-aarch64 cortex-a76, qemu-aarch64 version ")
     assert described["cost_model"] == "weights of cortex-a76"
+    assert measurer.notes() == ("emulated: weighted instructions of qemu-aarch64 cortex-a76, not time",)
 
 
 def test_another_cost_model_may_be_given(rpi5: Board) -> None:
