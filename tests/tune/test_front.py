@@ -43,7 +43,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         (("--runner", "emulator"), "--runner emulator counts for another board, .*: use --runner local"),
         (("--time-budget", "-1"), "--time-budget is -1; allowed: more than 0 to 100000 minutes"),
         (("--runner", "rpc", "--tracker", "pi"), "tracker 'pi' is not HOST:PORT; for example 192.168.1.10:9190"),
-.*start one there: "),
+        (("--runner", "rpc", "--tracker", "127.0.0.1:1"), "no RPC tracker answers on 127.0.0.1:1 .*start one there: "),
         (("--key", "pi"), "--tracker and --key belong to --runner rpc, not to local; remove them"),
         (("--runner", "ssh://127.0.0.1:99999"), "port 99999 does not exist; allowed: 1 to 65535"),
         (("--runner", "ssh://127.0.0.1:1"), "lost ssh://127.0.0.1:1: .*Connection refused; check that `ssh .*` works"),
