@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgenext_tvm.tune.session import TaskState
 
 SHOWN = 12
+MIN_NAME = 14
+NUMBERS = 64  # columns of a terminal
 
 
 def minutes(seconds: float) -> str:
@@ -78,8 +80,10 @@ class Display:
 
     def _table(self, current: TaskState | None = None) -> Table:
         table = Table(title=self.left, title_justify="left", box=None)
-        for heading in ("task", "share", "untuned", "best", "trials", "errors"):
-            table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+        # a long name is cut, never a number
+        table.add_column("task", no_wrap=True, max_width=max(MIN_NAME, self.console.width - NUMBERS))
+        for heading in ("share", "untuned", "best", "trials", "errors"):
+            table.add_column(heading, justify="right", no_wrap=True)
         at = self.states.index(current) if current is not None else 0
         first = max(0, min(at - SHOWN // 2, len(self.states) - SHOWN))
         for state in self.states[first : first + SHOWN]:

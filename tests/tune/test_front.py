@@ -79,12 +79,12 @@ def test_boards_have_a_runner_by_default() -> None:
 def test_tune_then_compile(command: Command, tmp_path: Path) -> None:
     logs = tmp_path / "log"
     status, out, _ = command(
-        "tune", XXS, "--input-size", 32, "--trials", 2, "--log-dir", logs, "--json", "--no-check-float32"
+        "tune", XXS, "--input-size", 64, "--trials", 2, "--log-dir", logs, "--json", "--no-check-float32"
     )
     result = json.loads(out)
     assert status == 0 and result["trials"] > 10 and result["noise"] >= 0
     assert all(task["winner"] for task in result["tasks"])
-    options = ("--input-size", 32, "--calibration", "synthetic:2", "--tuning-logs", logs, "--compare-float32")
+    options = ("--input-size", 64, "--calibration", "synthetic:2", "--tuning-logs", logs, "--compare-float32")
     status, out, _ = command("compile", XXS, *options, "--out", tmp_path / "build", "--json")
     built = json.loads(out)
     assert status == 0 and built["selftest"]

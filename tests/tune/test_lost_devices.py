@@ -29,7 +29,7 @@ test_ssh = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(test_ssh)
 
 pytestmark = pytest.mark.slow
-MODEL = ("edgenext_xx_small", "--checkpoint", "random", "--input-size", "32")
+MODEL = ("edgenext_xx_small", "--checkpoint", "random", "--input-size", "64")
 
 
 def tune(
