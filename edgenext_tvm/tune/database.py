@@ -40,8 +40,12 @@ _ALL = 1 << 30
 
 
 def folder_name(board: Board) -> str:
-    """Return the board's name; of the host also what its instructions can do, since hosts differ."""
-    return f"{board.name}-{isa_level(board)}" if board.is_host else board.name
+    """Return the board's name; of the host also what its instructions can do, since hosts differ.
+
+    A board that names its level, such as host-avx2, shares the folder of hosts of that level.
+    """
+    level = f"-{isa_level(board)}"
+    return board.name + level if board.is_host and not board.name.endswith(level) else board.name
 
 
 def log_folders(board: Board) -> list[Path]:

@@ -244,6 +244,7 @@ def test_hosts_of_other_instructions_have_other_folders(host: Board, tmp_path: P
         assert folder_name(with_features("avx2", "fma")) == "host-avx2"
         vnni = with_features("avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi")
         assert folder_name(vnni) == "host-avx512vnni"
+        assert folder_name(load_board("host-avx2")) == "host-avx2"
     assert folder_name(load_board("rpi4")) == "rpi4"
     assert isa_level(load_board("rpi5")) == "dotprod"
 
