@@ -206,7 +206,10 @@ def test_an_interrupted_run_leaves_nothing(cli, tmp_path, number):
         "1000000",
         str(tmp_path / "a.ppm"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # a job in the background of a shell inherits an ignored SIGINT, which the program rightly keeps
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)
+    )
     deadline = time.monotonic() + 20
     while not list(tmp_path.glob("d.npy.*.partial")) and time.monotonic() < deadline:
         time.sleep(0.005)
