@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.paths import PACKAGE
+from edgenext_tvm.versioned_json import invalid_field, read_versioned_json
 
 if TYPE_CHECKING:  # importing the package would load torch
     from edgenext_tvm.quantize.preprocess import Preprocessing
@@ -23,8 +24,6 @@ else:
     import tomli as tomllib
 
 FILE_NAME = "manifest.json"
-FORMAT = "edgenext_tvm build"
-FORMAT_VERSION = 1
 RECORDED_PACKAGES = ("torch", "torchao", "apache-tvm", "apache-tvm-ffi", "ziglang", "numpy")
 
 _Count = Annotated[int, Field(ge=0)]
@@ -150,23 +149,9 @@ def load_manifest(folder_or_file: str | Path) -> Manifest:
     advice = "give a folder written by `edgenext-tvm compile`, or compile again"
     if not path.is_file():
         raise UserError(f"{path} not found; {advice}")
+    manifest = read_versioned_json(path, Manifest, "build manifest", advice)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or no JSON ({error}); {advice}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"{path} is not a build manifest (format {found!r}, expected {FORMAT!r}); {advice}")
-    if data.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {data.get('format_version')!r}; this program reads version "
-            f"{FORMAT_VERSION}; compile again"
-        )
-    try:
-        checked = Manifest.model_validate(data)
-        checked.load_preprocessing()
-        return checked
+        manifest.load_preprocessing()
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg']}; {advice}") from None
+        raise invalid_field(path, error, advice) from None
+    return manifest
