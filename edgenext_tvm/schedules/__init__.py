@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .default import schedule_kernel, space_of
+from .default import instruction_level, schedule_kernel, space_of
 from .space import Decisions, Knob, Space
 
-__all__ = ["Decisions", "Knob", "Space", "schedule_kernel", "space_of"]
+__all__ = ["Decisions", "Knob", "Space", "instruction_level", "schedule_kernel", "space_of"]

@@ -18,8 +18,10 @@ from .matmul import matmul_space
 from .rowwise import schedule_add, schedule_global_avg_pool, schedule_layer_norm, schedule_lut
 from .space import Decisions, Space
 from .vector_unit import VectorUnit, vector_unit
+from .x86 import NEEDED as AVX512_VNNI
 from .x86 import x86_space
-from .x86_avx2 import x86_avx2_space
+from .x86_avx2 import NEEDED as AVX2
+from .x86_avx2 import VNNI, x86_avx2_space
 
 _ROWWISE = {
     "add": schedule_add,
@@ -36,6 +38,26 @@ _SPECIAL: dict[str, tuple[Spaces, ...]] = {
     "aarch64": (arm64_space,),
     "armv7": (armv7_space,),
 }
+
+_NEON, _DOTPROD = frozenset({"neon"}), frozenset({"neon", "dotprod"})
+_LEVELS: dict[str, tuple[tuple[str, frozenset[str]], ...]] = {
+    "x86_64": (
+        ("avx512vnni", AVX512_VNNI),
+        *(("avxvnni", AVX2 | vnni) for vnni in VNNI),
+        ("avx2", AVX2),
+        ("x86_64", frozenset()),
+    ),
+    "aarch64": (("dotprod", _DOTPROD), ("neon", _NEON), ("aarch64", frozenset())),
+    "armv7": (("neon", _NEON), ("armv7", frozenset())),
+}
+
+
+def instruction_level(isa: str, features: Sequence[str]) -> str:
+    """Return the name of the best instructions that `space_of` uses with `features`, such as "avx512vnni" or "neon".
+
+    Processors of one level have the same spaces.
+    """
+    return next(name for name, needed in _LEVELS[isa] if needed <= set(features))
 
 
 def space_of(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> Space:

@@ -8,16 +8,15 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgenext_tvm.board import Board
 from edgenext_tvm.codegen.manifest import project_version
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.passes.pipeline import pass_list_hash
+from edgenext_tvm.versioned_json import read_versioned_json
 
 FILE_NAME = "manifest.json"
-FORMAT = "edgenext_tvm tuning"
-FORMAT_VERSION = 1
 
 _Count = Annotated[int, Field(ge=0)]
 _Seconds = Annotated[float, Field(ge=0)]
@@ -178,43 +177,14 @@ def load_tuning_manifest(folder: Path) -> TuningManifest:
     advice = "give a folder written by `edgenext-tvm tune`, or remove it and tune again"
     if not path.is_file():
         raise UserError(f"{folder} is no tuning database: it has no {FILE_NAME}; {advice}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no JSON ({error}); {advice}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise UserError(f"{path} is not a tuning manifest (format {found!r}, expected {FORMAT!r}); {advice}")
-    if data.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format version {data.get('format_version')!r}; this program reads version {FORMAT_VERSION}; "
-            f"{advice}"
-        )
-    try:
-        return TuningManifest.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg']}; {advice}") from None
-
-
-# Features that decide which spaces an x86 or Arm machine has, best first.
-_LEVELS: dict[str, tuple[tuple[str, frozenset[str]], ...]] = {
-    "x86_64": (
-        ("avx512vnni", frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"})),
-        ("avxvnni", frozenset({"avx2", "avxvnni"})),
-        ("avx2", frozenset({"avx2"})),
-        ("x86_64", frozenset()),
-    ),
-    "aarch64": (("dotprod", frozenset({"neon", "dotprod"})), ("neon", frozenset({"neon"})), ("aarch64", frozenset())),
-    "armv7": (("neon", frozenset({"neon"})), ("armv7", frozenset())),
-}
+    return read_versioned_json(path, TuningManifest, "tuning manifest", advice)
 
 
 def isa_level(board: Board) -> str:
-    """Return the best set of instructions of `board` that schedules distinguish, such as "avx512vnni" or "neon"."""
-    features = set(board.cpu.features)
-    return next(name for name, needed in _LEVELS[board.isa] if needed <= features)
+    """The best instructions of `board` that schedules distinguish, such as "avx512vnni" or "neon"."""
+    from edgenext_tvm.schedules import instruction_level
+
+    return instruction_level(board.isa, board.cpu.features)
 
 
 def _shown(target: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from edgenext_tvm.kernels import (
 )
 from edgenext_tvm.kernels.run_host import compile_on_host
 from edgenext_tvm.kernels.sample_inputs import PATTERNS, sample_inputs
-from edgenext_tvm.schedules import schedule_kernel
+from edgenext_tvm.schedules import instruction_level, schedule_kernel, space_of
 
 FUSED_MULTIPLY_ADD = re.compile(
     r"^\s*(vf[n]?m(add|sub)\w*|fn?m(add|sub)|fml[as]\w*|vfn?m[as](\.f32)?|vml[as]\.f32)\b", re.MULTILINE
@@ -170,3 +170,26 @@ def check_network(isa: str, target: Target, path: Path) -> None:
 def test_unknown_instruction_set_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="no schedules for instruction set 'riscv64'; known ones: x86_64, aarch64"):
         schedule_kernel(Dense(1, 8, 8).prim_func("k"), "riscv64")
+
+
+CASCADE_LAKE = ["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni"]
+
+
+@pytest.mark.parametrize(
+    ("isa", "features", "level", "family"),
+    [
+        ("x86_64", [*CASCADE_LAKE, "avx512vbmi"], "avx512vnni", "x86_vnni"),
+        ("x86_64", CASCADE_LAKE, "avxvnni", "x86_avxvnni"),
+        ("x86_64", ["avx2", "avxvnni"], "avxvnni", "x86_avxvnni"),
+        ("x86_64", ["avx2"], "avx2", "x86_avx2"),
+        ("x86_64", [], "x86_64", "x86_64"),
+        ("aarch64", ["neon", "dotprod"], "dotprod", "arm64_dotprod"),
+        ("aarch64", ["neon"], "neon", "arm64_neon"),
+        ("armv7", ["neon"], "neon", "armv7_neon"),
+        ("armv7", [], "armv7", "armv7"),
+    ],
+)
+def test_the_instruction_level_names_the_family_of_the_kernels(isa, features, level, family):
+    assert instruction_level(isa, features) == level
+    func = Dense(t=8, ci=16, co=32).prim_func("dense")
+    assert space_of(func, isa, features).family.split(".")[0] == family

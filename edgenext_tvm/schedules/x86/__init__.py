@@ -14,7 +14,7 @@ from .layer_norm import layer_norm_space
 from .matmul import conv2d_space, dense_space
 
 NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"})
-"""Ice Lake, Zen 4 and later; other processors take the portable schedules."""
+"""Ice Lake, Zen 4 and later; other processors take AVX2's kernels, or the portable schedules."""
 
 
 def x86_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
