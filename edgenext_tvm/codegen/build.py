@@ -26,7 +26,7 @@ from edgenext_tvm.errors import UserError
 from edgenext_tvm.paths import RUNTIME_C
 
 # The schedules of the smallest vector unit: plain loops with small tiles, which any C compiler handles well.
-PORTABLE_ISA = "armv7"
+PORTABLE_ISA = "c"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from edgenext_tvm.errors import UserError
 from edgenext_tvm.tune.measure import Measurer
 
 RUNNERS = "local, emulator, rpc, ssh://user@host[:port]"
-DEFAULT_KEY = "edgenext"
 SSH = "ssh://"
 
 

@@ -119,7 +119,7 @@ class Session:
     def __init__(self, database: TuningDatabase, measurer: Measurer, tasks: Tasks, display: Display, plan: Progress):
         """plan: the budget, and what an earlier part of this session has used of it."""
         self.database, self.measurer, self.tasks, self.display, self.plan = database, measurer, tasks, display, plan
-        self.batch = max(MIN_BATCH, -(-2 * measurer.parallel // measurer.parallel) * measurer.parallel)
+        self.batch = max(MIN_BATCH, 2 * measurer.parallel)
         self.outdated = 0
         self.states = [self._state(task) for task in tasks.tunable]
         self.noise = 0.0
