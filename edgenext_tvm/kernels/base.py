@@ -11,6 +11,7 @@ import numpy as np
 from tvm import tirx
 
 from ..errors import UserError
+from .wide import ACTIVATION_DTYPES
 
 TensorType = tuple[tuple[int, ...], str]
 """Static shape and dtype name of one argument."""
@@ -34,6 +35,8 @@ class Kernel(ABC):
     """
 
     kind: ClassVar[str] = ""
+    added_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields left out of the JSON while at their default, so that a description keeps the JSON that it had before."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -72,10 +75,14 @@ class Kernel(ABC):
         return -1
 
     @property
+    def is_wide(self) -> bool:
+        """Whether it reads or writes a wide tensor (int16, see `wide`)."""
+        return any(dtype == "int16" for _, dtype in self.input_types() + self.output_types())
+
+    @property
     def task_hint(self) -> str:
         """A short line for reports: the kind and its shapes."""
-        fields = dataclasses.asdict(self)
-        return self.kind + " " + " ".join(f"{key}={value}" for key, value in fields.items())
+        return self.kind + " " + " ".join(f"{key}={value}" for key, value in self._described().items())
 
     def prim_func(self, name: str) -> tirx.PrimFunc:
         """Return the unscheduled PrimFunc `name` with the attributes that lowering and code generation read."""
@@ -89,7 +96,12 @@ class Kernel(ABC):
 
     def to_json(self) -> str:
         """Return a canonical one-line JSON of kind and fields; `Kernel.from_json` reverses it."""
-        return json.dumps({"kind": self.kind, **dataclasses.asdict(self)}, sort_keys=True)
+        return json.dumps({"kind": self.kind, **self._described()}, sort_keys=True)
+
+    def _described(self) -> dict[str, Any]:
+        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name in self.added_fields}
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     @staticmethod
     def from_json(text: str) -> Kernel:
@@ -125,6 +137,20 @@ def check_choice(kernel: Kernel, field: str, allowed: tuple[str, ...]) -> None:
     value = getattr(kernel, field)
     if value not in allowed:
         raise UserError(f"{kernel.kind}: {field} is {value!r}, must be one of {', '.join(allowed)}")
+
+
+def check_activation_dtypes(kernel: Kernel, *fields: str) -> None:
+    """Raise UserError unless every named field is a dtype that activations may have."""
+    for field in fields:
+        check_choice(kernel, field, ACTIVATION_DTYPES)
+
+
+def check_epilogue_dtypes(kernel: Any) -> None:
+    """Raise UserError unless the epilogue can store `out_dtype` and reads a residual where `r_dtype` is int16."""
+    if kernel.epilogue == "lut":
+        check_choice(kernel, "out_dtype", ("int8",))
+    if kernel.epilogue != "residual":
+        check_choice(kernel, "r_dtype", ("int8",))
 
 
 def check_channel_window(kernel: Kernel, offset_field: str, width: int, total_field: str) -> None:

@@ -8,7 +8,15 @@ import numpy as np
 from tvm import tirx
 
 from . import requantize as rq
-from .base import EPILOGUES, Kernel, TensorType, check_at_least_one, check_choice
+from .base import (
+    EPILOGUES,
+    Kernel,
+    TensorType,
+    check_activation_dtypes,
+    check_at_least_one,
+    check_choice,
+    check_epilogue_dtypes,
+)
 from .blocks import block, build_kernel, reduction_init, scratch, store
 from .epilogue import emit_epilogue, epilogue_names, epilogue_types, reference_epilogue
 from .window import check_window, emit_padding, needs_padding, output_extent, padded_taps
@@ -20,6 +28,7 @@ class Conv2d(Kernel):
 
     Arguments: x int8[N, H, W, CI], w int8[KH, KW, CI, CO], bias int32[CO], mult float32[CO],
     qp int32[2] = (zp_in, zp_out), then the epilogue's. Padding pixels have the value zp_in.
+    x_dtype, out_dtype and r_dtype (the residual's) may be "int16", a wide tensor; with a table the output is int8.
     """
 
     n: int
@@ -37,14 +46,18 @@ class Conv2d(Kernel):
     pad_right: int = 0
     epilogue: str = "none"
     out_dtype: str = "int8"
+    x_dtype: str = "int8"
+    r_dtype: str = "int8"
 
     kind = "conv2d"
+    added_fields = ("x_dtype", "r_dtype")
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "ci", "co")
         check_window(self)
         check_choice(self, "epilogue", EPILOGUES)
-        check_choice(self, "out_dtype", ("int8",))
+        check_activation_dtypes(self, "x_dtype", "r_dtype", "out_dtype")
+        check_epilogue_dtypes(self)
 
     @property
     def out_hw(self) -> tuple[int, int]:
@@ -54,12 +67,12 @@ class Conv2d(Kernel):
     def input_types(self) -> list[TensorType]:
         """See the class docstring."""
         return [
-            ((self.n, self.h, self.w, self.ci), "int8"),
+            ((self.n, self.h, self.w, self.ci), self.x_dtype),
             ((self.kh, self.kw, self.ci, self.co), "int8"),
             ((self.co,), "int32"),
             ((self.co,), "float32"),
             ((2,), "int32"),
-            *epilogue_types(self.epilogue, (self.n, *self.out_hw, self.co)),
+            *epilogue_types(self.epilogue, (self.n, *self.out_hw, self.co), self.r_dtype),
         ]
 
     def output_types(self) -> list[TensorType]:
@@ -78,7 +91,7 @@ class Conv2d(Kernel):
         acc = np.broadcast_to(bias, (self.n, *self.out_hw, self.co)).astype(np.int32)
         for kh, kw, tap in padded_taps(self, x, qp[0]):
             acc = acc + tap.astype(np.int32) @ w[kh, kw].astype(np.int32)
-        return reference_epilogue(self.epilogue, acc, mult, qp, tuple(extra))
+        return reference_epilogue(self.epilogue, acc, mult, qp, tuple(extra), self.out_dtype)
 
     def _build(self) -> tirx.PrimFunc:
         names = ["x", "w", "bias", "mult", "qp", *epilogue_names(self.epilogue), "y"]

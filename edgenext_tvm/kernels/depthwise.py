@@ -8,7 +8,16 @@ import numpy as np
 from tvm import tirx
 
 from . import requantize as rq
-from .base import EPILOGUES, Kernel, TensorType, check_at_least_one, check_channel_window, check_choice
+from .base import (
+    EPILOGUES,
+    Kernel,
+    TensorType,
+    check_activation_dtypes,
+    check_at_least_one,
+    check_channel_window,
+    check_choice,
+    check_epilogue_dtypes,
+)
 from .blocks import block, build_kernel, reduction_init, scratch, store
 from .epilogue import emit_epilogue, epilogue_names, epilogue_types, reference_epilogue
 from .window import check_window, emit_padding, needs_padding, output_extent, padded_taps
@@ -22,7 +31,8 @@ class Depthwise(Kernel):
     bias int32[C], mult float32[C], qp int32[2] = (zp_in, zp_out), then the epilogue's (a residual r is
     [N, OH, OW, C]). y int8[N, OH, OW, YC], of which channels [y_offset, y_offset + C) are written. With inplace a
     last input y_in shares memory with y and the other channels keep its values; else they are undefined (0 in the
-    twin). Padding pixels have the value zp_in. x_channels and y_channels 0 mean C.
+    twin). Padding pixels have the value zp_in. x_channels and y_channels 0 mean C. x_dtype, out_dtype (y's and y_in's)
+    and r_dtype (the residual's) may be "int16", a wide tensor; with a table the output is int8.
     """
 
     n: int
@@ -43,8 +53,12 @@ class Depthwise(Kernel):
     y_offset: int = 0
     epilogue: str = "none"
     inplace: bool = False
+    x_dtype: str = "int8"
+    out_dtype: str = "int8"
+    r_dtype: str = "int8"
 
     kind = "depthwise"
+    added_fields = ("x_dtype", "out_dtype", "r_dtype")
 
     def __post_init__(self) -> None:
         check_at_least_one(self, "c")
@@ -55,6 +69,8 @@ class Depthwise(Kernel):
         check_channel_window(self, "x_offset", self.c, "x_channels")
         check_channel_window(self, "y_offset", self.c, "y_channels")
         check_choice(self, "epilogue", EPILOGUES)
+        check_activation_dtypes(self, "x_dtype", "out_dtype", "r_dtype")
+        check_epilogue_dtypes(self)
 
     @property
     def out_hw(self) -> tuple[int, int]:
@@ -64,18 +80,18 @@ class Depthwise(Kernel):
     def input_types(self) -> list[TensorType]:
         """See the class docstring."""
         types: list[TensorType] = [
-            ((self.n, self.h, self.w, self.x_channels), "int8"),
+            ((self.n, self.h, self.w, self.x_channels), self.x_dtype),
             ((self.kh, self.kw, self.c), "int8"),
             ((self.c,), "int32"),
             ((self.c,), "float32"),
             ((2,), "int32"),
-            *epilogue_types(self.epilogue, (self.n, *self.out_hw, self.c)),
+            *epilogue_types(self.epilogue, (self.n, *self.out_hw, self.c), self.r_dtype),
         ]
         return types + (self.output_types() if self.inplace else [])
 
     def output_types(self) -> list[TensorType]:
         """y [N, OH, OW, YC]."""
-        return [((self.n, *self.out_hw, self.y_channels), "int8")]
+        return [((self.n, *self.out_hw, self.y_channels), self.out_dtype)]
 
     @property
     def inplace_input(self) -> int:
@@ -96,7 +112,7 @@ class Depthwise(Kernel):
         acc = np.broadcast_to(bias, (self.n, *self.out_hw, self.c)).astype(np.int32)
         for kh, kw, tap in padded_taps(self, x, qp[0]):
             acc = acc + tap.astype(np.int32) * w[kh, kw].astype(np.int32)
-        out = reference_epilogue(self.epilogue, acc, mult, qp, tuple(extra))
+        out = reference_epilogue(self.epilogue, acc, mult, qp, tuple(extra), self.out_dtype)
         y[..., self.y_offset : self.y_offset + self.c] = out
         return y
 

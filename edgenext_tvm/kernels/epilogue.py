@@ -5,6 +5,10 @@ Arguments after `bias` and `mult` are qp int32[2] = (zp_in, zp_out), then by epi
   lut       lut int8[256]: out = lut[requant(acc, mult_c, zp_out) + 128];
   residual  r int8 (shaped like the output), rp int32[2] = (zp_r, m_r), rs float32[1] = 2^-F:
             out = requant(fixed(acc, mult_c) + (r - zp_r) * m_r, rs, zp_out), with mult and m_r scaled by 2^F.
+
+The output may be wide (int16, see `wide`), and so may the residual. Then out = requant(fixed(acc, mult_c) * 2^G +
+(r - zp_r) * m_r, rs, zp_out) with G = WIDE_RESIDUAL_BITS, mult scaled by 2^F, m_r by 2^(F + G) and rs = 2^-(F + G):
+`fixed` keeps to 2^21, which leaves too few bits to m_r, a factor of up to 4095 levels.
 """
 
 from __future__ import annotations
@@ -18,13 +22,15 @@ from . import requantize as rq
 from .base import TensorType
 from .blocks import block, scratch, store
 
+WIDE_RESIDUAL_BITS = 8
 
-def epilogue_types(epilogue: str, output_shape: tuple[int, ...]) -> list[TensorType]:
+
+def epilogue_types(epilogue: str, output_shape: tuple[int, ...], r_dtype: str = "int8") -> list[TensorType]:
     """Return the types of the arguments that the epilogue adds."""
     if epilogue == "lut":
         return [((256,), "int8")]
     if epilogue == "residual":
-        return [(output_shape, "int8"), ((2,), "int32"), ((1,), "float32")]
+        return [(output_shape, r_dtype), ((2,), "int32"), ((1,), "float32")]
     return []
 
 
@@ -35,21 +41,34 @@ def residual_expr(
     residual_qp: tirx.Buffer,
     residual_scale: tirx.Buffer,
     zero_point: tirx.Expr,
+    dtype: str = "int8",
 ) -> tirx.Expr:
-    """Return int8: the accumulator and the residual added in fixed point, then requantized once."""
+    """Return int8 (or int16: wide): the accumulator and the residual added in fixed point, then requantized once."""
     scaled_residual = (rq.to_int32(r) - residual_qp[0]) * residual_qp[1]
-    return rq.requant_expr(rq.fixed_expr(acc, multiplier) + scaled_residual, residual_scale[0], zero_point)
+    branch = rq.fixed_expr(acc, multiplier)
+    if "int16" in (dtype, str(r.ty.dtype)):
+        # A shift: TVM would distribute a constant factor over the difference that rounding ends in, beyond int32.
+        branch = tirx.shift_left(branch, tirx.const(WIDE_RESIDUAL_BITS, "int32"))
+    return rq.requant_expr(branch + scaled_residual, residual_scale[0], zero_point, dtype)
 
 
 def reference_epilogue(
-    epilogue: str, acc: np.ndarray, mult: np.ndarray, qp: np.ndarray, extra: tuple[np.ndarray, ...]
+    epilogue: str,
+    acc: np.ndarray,
+    mult: np.ndarray,
+    qp: np.ndarray,
+    extra: tuple[np.ndarray, ...],
+    dtype: str = "int8",
 ) -> np.ndarray:
     """NumPy twin of all epilogues; `extra` are the arguments that `epilogue_types` lists."""
     if epilogue == "residual":
         r, residual_qp, residual_scale = extra
         scaled = (r.astype(np.int32) - residual_qp[0]) * residual_qp[1]
-        return rq.requant(rq.fixed(acc, mult) + scaled, residual_scale[0], qp[1])
-    q = rq.requant(acc, mult, qp[1])
+        branch = rq.fixed(acc, mult)
+        if "int16" in (dtype, r.dtype.name):
+            branch = branch * (1 << WIDE_RESIDUAL_BITS)
+        return rq.requant(branch + scaled, residual_scale[0], qp[1], dtype)
+    q = rq.requant(acc, mult, qp[1], dtype)
     return rq.lut(extra[0], q) if epilogue == "lut" else q
 
 
@@ -84,7 +103,8 @@ def emit_epilogue(
         value = acc[tuple(v)]
         if epilogue == "residual":
             r, residual_qp, residual_scale = extra
-            out = residual_expr(value, mult[v[-1]], r[tuple(v)], residual_qp, residual_scale, qp[1])
+            residual = r[tuple(v)]
+            out = residual_expr(value, mult[v[-1]], residual, residual_qp, residual_scale, qp[1], str(y.dtype))
         else:
-            out = rq.requant_expr(value, mult[v[-1]], qp[1])
+            out = rq.requant_expr(value, mult[v[-1]], qp[1], str(y.dtype))
         store(y, [*v[:-1], v[-1] + y_offset], out)

@@ -1,7 +1,7 @@
 """From scales and zero points to the integer and float32 arguments of the kernels, all computed in float64.
 
-real = scale * (q - zero_point). Activations are int8 per tensor, weights int8 in [-127, 127] per output channel, which
-is the last axis of every weight (dense [CI, CO], conv2d [KH, KW, CI, CO], depthwise [KH, KW, C]).
+real = scale * (q - zero_point). Activations are int8 per tensor (or int16, see `wide`), weights int8 in [-127, 127] per
+output channel, which is the last axis of every weight (dense [CI, CO], conv2d [KH, KW, CI, CO], depthwise [KH, KW, C]).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError
-from .layer_norm import AFFINE_SHIFT
+from .epilogue import WIDE_RESIDUAL_BITS
+from .layer_norm import affine_shift, deviation_factor
 from .requantize import FIXED_LIMIT
+from .wide import QRANGE, levels
 from .xca_scores import LOGIT_FRACTION_BITS, TABLE_FRACTION_BITS
 
 WEIGHT_LIMIT = 127
@@ -22,6 +24,8 @@ SCORE_LIMIT = 127
 BIAS_LIMIT = 1 << 30
 """A bias beyond it would leave no room for the sum in int32."""
 RESIDUAL_LIMIT = 1 << 22
+WIDE_SUM_LIMIT = 1 << 29
+"""Bound of each of the two parts of a sum with a wide tensor in it."""
 MAX_FRACTION_BITS = 24
 
 
@@ -34,7 +38,10 @@ class DenseParams(NamedTuple):
 
 
 class ResidualParams(NamedTuple):
-    """mult float32[CO] = s_in s_w / s_out * 2^F, the residual's zero point and multiplier, rs float32[1] = 2^-F."""
+    """mult float32[CO] = s_in s_w / s_out * 2^F, the residual's zero point and multiplier, rs float32[1] = 2^-F.
+
+    m_r has the factor 2^F as well; with a wide tensor, m_r's and rs's exponent is F + WIDE_RESIDUAL_BITS.
+    """
 
     mult: np.ndarray
     zp_r: int
@@ -64,10 +71,11 @@ def _check_scale(name: str, scale: float | np.ndarray) -> None:
         )
 
 
-def _check_zero_point(name: str, zero_point: int) -> None:
-    if not -128 <= zero_point <= 127:
+def _check_zero_point(name: str, zero_point: int, dtype: str = "int8") -> None:
+    low, high = QRANGE[dtype]
+    if not low <= zero_point <= high:
         raise UserError(
-            f"{name} is {zero_point}, an int8 zero point lies in [-128, 127]; recalibrate that tensor"
+            f"{name} is {zero_point}, an {dtype} zero point lies in [{low}, {high}]; recalibrate that tensor"
         )
 
 
@@ -126,6 +134,7 @@ def dense_params(
     zp_in: int,
     s_out: float,
     scales: np.ndarray | None = None,
+    x_dtype: str = "int8",
 ) -> DenseParams:
     """Return w, bias and mult of dense, conv2d or depthwise; UserError if a scale is not positive.
 
@@ -133,11 +142,11 @@ def dense_params(
     logits s_out is 1.
     """
     _check_scale("s_out", s_out)
-    _check_zero_point("zp_in", zp_in)
+    _check_zero_point("zp_in", zp_in, x_dtype)
     w, bias_q, widened = quantize_parameters(weight, bias, s_in, scales)
     by_channel = w.reshape(-1, w.shape[-1]).astype(np.int64)
     folded = bias_q - int(zp_in) * by_channel.sum(axis=0)
-    reach = np.abs(folded) + 128 * np.abs(by_channel).sum(axis=0)
+    reach = np.abs(folded) - QRANGE[x_dtype][0] * np.abs(by_channel).sum(axis=0)
     if reach.max(initial=0) >= 2**31:
         raise UserError(
             f"{by_channel.shape[0]} products per output do not fit an int32 sum; use fewer input channels"
@@ -146,34 +155,47 @@ def dense_params(
     return DenseParams(w, folded.astype(np.int32), mult.astype(np.float32))
 
 
-def residual_params(mult: np.ndarray, s_out: float, s_r: float, zp_r: int) -> ResidualParams:
+def residual_params(
+    mult: np.ndarray, s_out: float, s_r: float, zp_r: int, out_dtype: str = "int8", r_dtype: str = "int8"
+) -> ResidualParams:
     """Return the arguments of a residual epilogue, with as many fraction bits F as are safe.
 
     mult is that of `dense_params` (to s_out). F is the largest at which a sum saturated at 2^21 is still outside the
-    output's range whatever the residual, and 255 * m_r < 2^22.
+    output's range whatever the residual, and 255 * m_r < 2^22 (with a wide tensor, 4095 * m_r < 2^29).
     """
     _check_scale("s_out", s_out)
     _check_scale("s_r", s_r)
-    _check_zero_point("zp_r", zp_r)
+    _check_zero_point("zp_r", zp_r, r_dtype)
     ratio = s_r / s_out
-    bits = min(
-        _fraction_bits(FIXED_LIMIT, 256 + 256 * ratio, "residual"),
-        _fraction_bits(RESIDUAL_LIMIT, 256 * ratio, "residual"),
-    )
+    reach = levels(r_dtype) * ratio
+    bits = _fraction_bits(FIXED_LIMIT, levels(out_dtype) + reach, "residual")
+    finer = WIDE_RESIDUAL_BITS
+    if "int16" not in (out_dtype, r_dtype):
+        bits, finer = min(bits, _fraction_bits(RESIDUAL_LIMIT, reach, "residual")), 0
     scaled = np.asarray(mult, np.float64) * 2.0**bits
-    rs = np.array([2.0**-bits], np.float32)
-    return ResidualParams(scaled.astype(np.float32), int(zp_r), round(ratio * 2**bits), rs)
+    rs = np.array([2.0 ** -(bits + finer)], np.float32)
+    return ResidualParams(scaled.astype(np.float32), int(zp_r), round(ratio * 2 ** (bits + finer)), rs)
 
 
 def add_params(
-    s_a: float, zp_a: int, s_b: float, zp_b: int, s_out: float, zp_out: int
+    s_a: float,
+    zp_a: int,
+    s_b: float,
+    zp_b: int,
+    s_out: float,
+    zp_out: int,
+    dtypes: tuple[str, str, str] = ("int8", "int8", "int8"),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (ap int32[5] = (za, ma, zb, mb, zo), rs float32[1] = 2^-F), 255 * ma and 255 * mb below 2^22."""
+    """Return (ap int32[5] = (za, ma, zb, mb, zo), rs float32[1] = 2^-F), 255 * ma and 255 * mb below 2^22.
+
+    dtypes of a, b and the result; if one is wide, the two products are below WIDE_SUM_LIMIT.
+    """
     for name, scale in (("s_a", s_a), ("s_b", s_b), ("s_out", s_out)):
         _check_scale(name, scale)
-    for name, zero_point in (("zp_a", zp_a), ("zp_b", zp_b), ("zp_out", zp_out)):
-        _check_zero_point(name, zero_point)
-    bits = _fraction_bits(RESIDUAL_LIMIT, 256 * max(s_a, s_b) / s_out, "add")
+    for name, zero_point, dtype in zip(("zp_a", "zp_b", "zp_out"), (zp_a, zp_b, zp_out), dtypes, strict=True):
+        _check_zero_point(name, zero_point, dtype)
+    limit = WIDE_SUM_LIMIT if "int16" in dtypes else RESIDUAL_LIMIT
+    bits = _fraction_bits(limit, max(levels(dtypes[0]) * s_a, levels(dtypes[1]) * s_b) / s_out, "add")
     multipliers = [round(scale / s_out * 2**bits) for scale in (s_a, s_b)]
     ap = np.array([zp_a, multipliers[0], zp_b, multipliers[1], zp_out], np.int32)
     return ap, np.array([2.0**-bits], np.float32)
@@ -186,24 +208,28 @@ def layer_norm_params(
     c: int,
     gamma: np.ndarray | None = None,
     beta: np.ndarray | None = None,
+    x_dtype: str = "int8",
+    out_dtype: str = "int8",
 ) -> LayerNormParams:
     """Return E = 16 C eps / s_in^2 and K = 4 / (sqrt(C) s_out); with gamma or beta the affine arguments, and K without
-    s_out but with 2^AFFINE_SHIFT."""
+    s_out but with 2^AFFINE_SHIFT. For a wide input 16 and its root 4 are both 1."""
     _check_scale("s_in", s_in)
     _check_scale("s_out", s_out)
     _check_scale("eps", eps)
-    e = 16 * c * eps / s_in**2
+    factor, shift = deviation_factor(x_dtype), affine_shift(out_dtype)
+    root = math.sqrt(factor)
+    e = factor * c * eps / s_in**2
     if gamma is None and beta is None:
-        return LayerNormParams(np.array([e, 4 / (math.sqrt(c) * s_out)], np.float32))
+        return LayerNormParams(np.array([e, root / (math.sqrt(c) * s_out)], np.float32))
     gamma = np.ones(c) if gamma is None else np.asarray(gamma, np.float64)
     beta = np.zeros(c) if beta is None else np.asarray(beta, np.float64)
     # |x - mean| / std is at most sqrt(C - 1) (Samuelson's inequality).
-    largest = np.max((math.sqrt(c) + 1) * np.abs(gamma) + np.abs(beta)) / s_out * 2.0**AFFINE_SHIFT
+    largest = np.max((math.sqrt(c) + 1) * np.abs(gamma) + np.abs(beta)) / s_out * 2.0**shift
     bits = _fraction_bits(2.0**30, max(float(largest), 1.0), "layer_norm")
-    ln = np.array([e, 4 * 2**AFFINE_SHIFT / math.sqrt(c)], np.float32)
+    ln = np.array([e, root * 2**shift / math.sqrt(c)], np.float32)
     g = np.rint(gamma / s_out * 2.0**bits).astype(np.int32)
-    b = np.rint(beta / s_out * 2.0 ** (bits + AFFINE_SHIFT)).astype(np.int32)
-    return LayerNormParams(ln, g, b, np.array([2.0 ** -(bits + AFFINE_SHIFT)], np.float32))
+    b = np.rint(beta / s_out * 2.0 ** (bits + shift)).astype(np.int32)
+    return LayerNormParams(ln, g, b, np.array([2.0 ** -(bits + shift)], np.float32))
 
 
 def lut_params(

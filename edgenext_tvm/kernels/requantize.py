@@ -1,15 +1,18 @@
 """The one rounding every kernel shares, as TIR expressions and as NumPy twins: the same bits on every target.
 
-`requant`: float32(acc) * m, clamped in float to the int8 range seen from the zero point, rounded half to even, plus
-the zero point. `fixed`: the same rounding to a clamped int32. Rounding adds 1.5 * 2^23, whose unit in the last place
-is 1, so the mantissa holds the rounded integer (valid for |f| < 2^22). The clamp stands between the multiply and that
-add: a compiler that contracts a multiply feeding an add into a fused multiply-add finds nothing to contract.
+`requant`: float32(acc) * m, clamped in float to the result's range (int8's or a wide tensor's, see `wide`) seen from
+the zero point, rounded half to even, plus the zero point. `fixed`: the same rounding to a clamped int32. Rounding adds
+1.5 * 2^23, whose unit in the last place is 1, so the mantissa holds the rounded integer (valid for |f| < 2^22). The
+clamp stands between the multiply and that add: a compiler that contracts a multiply feeding an add into a fused
+multiply-add finds nothing to contract.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from tvm import tirx
+
+from .wide import QRANGE
 
 ROUNDING_MAGIC = 12582912.0
 """1.5 * 2^23."""
@@ -38,13 +41,17 @@ def round_half_even_expr(f: tirx.Expr) -> tirx.Expr:
     return bits - _const(ROUNDING_MAGIC_BITS, "int32")
 
 
-def requant_expr(acc: tirx.Expr, multiplier: tirx.Expr, zero_point: tirx.Expr) -> tirx.Expr:
-    """Return int8: int32 `acc` times float32 `multiplier`, rounded half to even, plus int32 `zero_point`, saturated."""
+def requant_expr(
+    acc: tirx.Expr, multiplier: tirx.Expr, zero_point: tirx.Expr, dtype: str = "int8"
+) -> tirx.Expr:
+    """Return int8 (or int16: wide): int32 `acc` times float32 `multiplier`, rounded half to even, plus int32
+    `zero_point`, saturated at the range of `dtype`."""
+    qmin, qmax = QRANGE[dtype]
     f = to_float32(acc) * multiplier
-    low = to_float32(_const(-128, "int32") - zero_point)
-    high = to_float32(_const(127, "int32") - zero_point)
+    low = to_float32(_const(qmin, "int32") - zero_point)
+    high = to_float32(_const(qmax, "int32") - zero_point)
     f = tirx.min(tirx.max(f, low), high)
-    return (round_half_even_expr(f) + zero_point).astype("int8")
+    return (round_half_even_expr(f) + zero_point).astype(dtype)
 
 
 def fixed_expr(acc: tirx.Expr, multiplier: tirx.Expr) -> tirx.Expr:
@@ -64,11 +71,12 @@ def lut_expr(lut: tirx.Buffer, q: tirx.Expr) -> tirx.Expr:
     return lut[to_int32(q) + _const(128, "int32")]
 
 
-def requant(acc: np.ndarray, multiplier: np.ndarray, zero_point: int) -> np.ndarray:
+def requant(acc: np.ndarray, multiplier: np.ndarray, zero_point: int, dtype: str = "int8") -> np.ndarray:
     """NumPy twin of `requant_expr`."""
+    qmin, qmax = QRANGE[dtype]
     f = acc.astype(np.float32) * np.asarray(multiplier, np.float32)
-    f = np.clip(f, np.float32(-128 - int(zero_point)), np.float32(127 - int(zero_point)))
-    return (np.rint(f).astype(np.int32) + np.int32(zero_point)).astype(np.int8)
+    f = np.clip(f, np.float32(qmin - int(zero_point)), np.float32(qmax - int(zero_point)))
+    return (np.rint(f).astype(np.int32) + np.int32(zero_point)).astype(dtype)
 
 
 def fixed(acc: np.ndarray, multiplier: np.ndarray) -> np.ndarray:

@@ -51,24 +51,24 @@ def emit_padding(
 ) -> tirx.Buffer:
     """Emit block "pad", a copy of channels [x_offset, x_offset + C) with a border of zero points, and return it.
 
-    The result is int8[N, (OH-1)*stride_h + KH, (OW-1)*stride_w + KW, C]: exactly the pixels that windows see.
+    The result is [N, (OH-1)*stride_h + KH, (OW-1)*stride_w + KW, C], x's dtype: exactly the pixels that windows see.
     """
     oh, ow = output_extent(kernel)
     height = (oh - 1) * kernel.stride_h + kernel.kh
     width = (ow - 1) * kernel.stride_w + kernel.kw
-    padded = scratch("padded", (kernel.n, height, width, channels), "int8")
+    padded = scratch("padded", (kernel.n, height, width, channels), str(x.dtype))
     with block("pad", "SSSS", (kernel.n, height, width, channels)) as (n, i, j, c):
         ih, iw = i - kernel.pad_top, j - kernel.pad_left
         inside = tirx.all(ih >= 0, ih < kernel.h, iw >= 0, iw < kernel.w)
-        value = tirx.if_then_else(inside, x[n, ih, iw, c + x_offset], zero_point.astype("int8"))
+        value = tirx.if_then_else(inside, x[n, ih, iw, c + x_offset], zero_point.astype(str(x.dtype)))
         store(padded, (n, i, j, c), value)
     return padded
 
 
 def padded_taps(kernel: Any, x: np.ndarray, zero_point: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield (kh, kw, int8[N, OH, OW, C]) for each tap: what every window position sees there."""
+    """Yield (kh, kw, [N, OH, OW, C] of x's dtype) for each tap: what every window position sees there."""
     pads = ((0, 0), (kernel.pad_top, kernel.pad_bottom), (kernel.pad_left, kernel.pad_right), (0, 0))
-    padded = np.pad(x, pads, constant_values=np.int8(zero_point))
+    padded = np.pad(x, pads, constant_values=x.dtype.type(zero_point))
     oh, ow = output_extent(kernel)
     for kh in range(kernel.kh):
         for kw in range(kernel.kw):

@@ -10,6 +10,7 @@ import pytest
 from edgenext_tvm.kernels import Kernel
 from edgenext_tvm.kernels.run_host import compile_on_host
 from edgenext_tvm.kernels.sample_inputs import PATTERNS, sample_inputs
+from edgenext_tvm.kernels.wide import QRANGE
 
 
 @pytest.fixture
@@ -29,10 +30,10 @@ def assert_twin_matches() -> Callable[..., None]:
 
 @pytest.fixture
 def assert_within_one_level() -> Callable[[np.ndarray, np.ndarray, float, int], None]:
-    """Return a check that int8 values are at most one level from real values quantized with (scale, zero point)."""
+    """Return a check that values are at most one level from real values quantized with (scale, zero point)."""
 
     def check(q: np.ndarray, real: np.ndarray, scale: float, zero_point: int) -> None:
-        expected = np.clip(np.rint(real / scale) + zero_point, -128, 127)
+        expected = np.clip(np.rint(real / scale) + zero_point, *QRANGE[q.dtype.name])
         error = np.abs(q.astype(np.float64) - expected)
         assert error.max() <= 1, f"off by {error.max()} levels"
         # Were the scale wrong by a few percent, far more values than those near a tie would differ.

@@ -36,9 +36,17 @@ EXAMPLES = [
     XcaApply(8, 16, 4),
     XcaScores(8, 16, 4),
 ]
+WIDE = [
+    Add(4, 6, b_channels=9, b_offset=3, b_dtype="int16"),
+    Conv2d(1, 8, 8, 3, 16, 4, 4, 4, 4, out_dtype="int16"),
+    Dense(4, 8, 16, "residual", r_dtype="int16"),
+    Depthwise(1, 6, 6, 8, 3, 3, x_dtype="int16", y_channels=24, y_offset=8, inplace=True),
+    GlobalAvgPool(1, 4, 4, 8, out_dtype="int16"),
+    LayerNorm(4, 8, True, "int16", "int16"),
+]
 
 
-@pytest.mark.parametrize("kernel", EXAMPLES, ids=lambda kernel: kernel.kind)
+@pytest.mark.parametrize("kernel", EXAMPLES + WIDE, ids=lambda kernel: kernel.task_hint)
 class TestEveryKernel:
     def test_json_round_trips(self, kernel: Kernel) -> None:
         assert Kernel.from_json(kernel.to_json()) == kernel
@@ -70,6 +78,21 @@ class TestEveryKernel:
             assert (before == after).all()
 
 
+def test_an_int8_description_does_not_mention_wide_tensors() -> None:
+    for kernel in EXAMPLES:
+        assert not kernel.is_wide
+        assert "int16" not in kernel.to_json() + kernel.task_hint
+        assert not {"x_dtype", "r_dtype", "a_dtype", "b_dtype"} & json.loads(kernel.to_json()).keys()
+    assert json.loads(Depthwise(1, 6, 6, 8, 3, 3).to_json()).keys().isdisjoint({"out_dtype"})
+    assert json.loads(Dense(1, 6, 6).to_json())["out_dtype"] == "int8"
+
+
+def test_a_wide_description_names_the_wide_tensors() -> None:
+    for kernel in WIDE:
+        assert kernel.is_wide
+        assert "_dtype=int16" in kernel.task_hint
+
+
 def test_every_kind_has_an_example() -> None:
     kinds = {kernel.kind for kernel in EXAMPLES}
     with pytest.raises(UserError, match=r"unknown kernel kind 'gru'; known kinds: (.*)") as error:
@@ -78,7 +101,7 @@ def test_every_kind_has_an_example() -> None:
 
 
 def test_unknown_field_names_the_known_ones() -> None:
-    with pytest.raises(UserError, match="kernel 'add' has no field stride; its fields are a_channels, a_offset"):
+    with pytest.raises(UserError, match="kernel 'add' has no field stride; its fields are a_channels, a_dtype"):
         Kernel.from_json('{"kind": "add", "t": 1, "c": 1, "stride": 2}')
 
 
@@ -88,7 +111,12 @@ def test_unknown_field_names_the_known_ones() -> None:
         (lambda: Dense(0, 8, 8), "dense: t is 0, must be at least 1"),
         (lambda: Dense(1, 8, 8, "relu"), "dense: epilogue is 'relu', must be one of none, lut, residual"),
         (lambda: Dense(1, 8, 8, "lut", "float32"), "dense: epilogue is 'lut', must be one of none"),
-        (lambda: Dense(1, 8, 8, "none", "int16"), "dense: out_dtype is 'int16', must be one of int8, float32"),
+        (lambda: Dense(1, 8, 8, "none", "uint8"), "dense: out_dtype is 'uint8', must be one of int8, int16, float32"),
+        (lambda: Dense(1, 8, 8, "lut", "int16"), "dense: out_dtype is 'int16', must be one of int8"),
+        (lambda: Dense(1, 8, 8, r_dtype="int16"), "dense: r_dtype is 'int16', must be one of int8"),
+        (lambda: Add(1, 8, a_dtype="int32"), "add: a_dtype is 'int32', must be one of int8, int16"),
+        (lambda: LayerNorm(4, 512, x_dtype="int16"), "layer_norm: c is 512, at most 511 channels of a wide tensor fit"),
+        (lambda: GlobalAvgPool(1, 1024, 513, 8, "int16"), "1024x513 pixels of a wide tensor, at most 524288 fit"),
         (lambda: Lut(1, 8, 8, 4), r"lut: channels \[4, 12\) \(x_offset\) do not fit in x_channels=8"),
         (lambda: Add(1, 8, b_channels=4), r"add: channels \[0, 8\) \(b_offset\) do not fit in b_channels=4"),
         (lambda: Conv2d(1, 2, 2, 3, 8, 4, 4), "a 4x4 window does not fit a 2x2 image"),

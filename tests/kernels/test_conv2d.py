@@ -5,12 +5,16 @@ import pytest
 
 from edgenext_tvm.kernels import Conv2d
 from edgenext_tvm.kernels.qparams import dense_params
+from edgenext_tvm.kernels.wide import QRANGE, levels
 
 CASES = [
     Conv2d(1, 8, 12, 3, 17, 4, 4, 4, 4),
     Conv2d(2, 7, 5, 5, 8, 2, 2, 2, 2, epilogue="lut"),
     Conv2d(1, 9, 7, 3, 8, 3, 3, 2, 2, 1, 1, 1, 1, epilogue="residual"),
     Conv2d(1, 3, 5, 1, 1, 7, 7, 1, 1, 3, 3, 3, 3),
+    Conv2d(1, 8, 12, 3, 17, 4, 4, 4, 4, out_dtype="int16"),
+    Conv2d(1, 9, 7, 3, 8, 3, 3, 2, 2, 1, 1, 1, 1, "residual", "int16", "int16", "int16"),
+    Conv2d(2, 7, 5, 5, 8, 2, 2, 2, 2, epilogue="lut", x_dtype="int16"),
 ]
 
 
@@ -19,13 +23,17 @@ def test_tir_gives_the_twins_bits(kernel: Conv2d, assert_twin_matches) -> None:
     assert_twin_matches(kernel)
 
 
-def test_twin_is_the_real_convolution(assert_within_one_level) -> None:
+@pytest.mark.parametrize("dtype", QRANGE)
+def test_twin_is_the_real_convolution(dtype: str, assert_within_one_level) -> None:
     rng = np.random.default_rng(0)
-    kernel = Conv2d(2, 7, 6, 5, 9, 3, 2, 2, 1, pad_top=1, pad_left=0, pad_bottom=2, pad_right=1)
-    s_in, zp_in, s_out, zp_out = 0.03, 40, 0.05, -7
-    x = rng.integers(-128, 128, (2, 7, 6, 5)).astype(np.int8)
+    window = {"pad_top": 1, "pad_left": 0, "pad_bottom": 2, "pad_right": 1}
+    kernel = Conv2d(2, 7, 6, 5, 9, 3, 2, 2, 1, **window, x_dtype=dtype, out_dtype=dtype)
+    finer = levels(dtype) / 256
+    s_in, zp_in, s_out, zp_out = 0.03 / finer, int(40 * finer), 0.05 / finer, -7
+    low, high = QRANGE[dtype]
+    x = rng.integers(low, high + 1, (2, 7, 6, 5)).astype(dtype)
     weight, bias = rng.normal(0, 0.15, (3, 2, 5, 9)), rng.normal(0, 0.5, 9)
-    w, bias_q, mult = dense_params(weight, bias, s_in, zp_in, s_out)
+    w, bias_q, mult = dense_params(weight, bias, s_in, zp_in, s_out, x_dtype=dtype)
     weight = w * (mult.astype(np.float64) * s_out / s_in)
     image = np.pad((x.astype(float) - zp_in) * s_in, ((0, 0), (1, 2), (0, 1), (0, 0)))
     y = np.zeros((2, 4, 6, 9))

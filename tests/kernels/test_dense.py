@@ -5,6 +5,7 @@ import pytest
 
 from edgenext_tvm.kernels import Dense
 from edgenext_tvm.kernels.qparams import dense_params, lut_params, residual_params
+from edgenext_tvm.kernels.wide import QRANGE, levels
 
 CASES = [
     Dense(1, 1, 1),
@@ -13,6 +14,12 @@ CASES = [
     Dense(49, 24, 17, "residual"),
     Dense(5, 88, 100),
     Dense(1, 40, 13, "none", "float32"),
+    Dense(5, 88, 17, "none", "int16"),
+    Dense(3, 17, 9, "lut", x_dtype="int16"),
+    Dense(1, 168, 13, "none", "float32", "int16"),
+    Dense(6, 24, 7, "residual", "int16"),
+    Dense(6, 24, 7, "residual", r_dtype="int16"),
+    Dense(49, 88, 17, "residual", "int16", "int16", "int16"),
 ]
 
 
@@ -47,6 +54,19 @@ def test_residual_is_added_before_the_only_rounding(layer, assert_within_one_lev
     kernel = Dense(33, 40, 21, "residual")
     q = kernel.reference(layer["x"], w, bias, residual.mult, qp, r, residual.rp, residual.rs)
     assert_within_one_level(q, layer["y"] + (r + 5.0) * 0.011, 0.03, 9)
+
+
+@pytest.mark.parametrize(("out_dtype", "r_dtype"), [("int16", "int8"), ("int8", "int16"), ("int16", "int16")])
+def test_a_wide_sum_is_as_exact_on_its_finer_grid(layer, out_dtype, r_dtype, assert_within_one_level) -> None:
+    w, bias, mult = layer["params"]
+    low, high = QRANGE[r_dtype]
+    r = np.random.default_rng(4).integers(low, high + 1, (33, 21)).astype(r_dtype)
+    s_out, s_r = 0.03 * 256 / levels(out_dtype), 0.011 * 256 / levels(r_dtype)
+    residual = residual_params(mult.astype(float) * 0.03 / s_out, s_out, s_r, -5, out_dtype, r_dtype)
+    kernel = Dense(33, 40, 21, "residual", out_dtype, r_dtype=r_dtype)
+    qp = np.array([layer["zp_in"], 9], np.int32)
+    q = kernel.reference(layer["x"], w, bias, residual.mult, qp, r, residual.rp, residual.rs)
+    assert_within_one_level(q, layer["y"] + (r + 5.0) * s_r, s_out, 9)
 
 
 def test_table_follows_the_requantization(layer, assert_within_one_level) -> None:

@@ -6,6 +6,7 @@ import pytest
 from edgenext_tvm.kernels import Depthwise
 from edgenext_tvm.kernels.qparams import dense_params
 from edgenext_tvm.kernels.sample_inputs import sample_inputs
+from edgenext_tvm.kernels.wide import QRANGE, levels
 
 CASES = [
     Depthwise(1, 5, 7, 1, 3, 3, 1, 1, 1, 1, 1, 1),
@@ -13,6 +14,10 @@ CASES = [
     Depthwise(1, 3, 5, 24, 9, 9, 1, 1, 4, 4, 4, 4),
     Depthwise(2, 6, 4, 8, 3, 2),
     Depthwise(1, 7, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1, 9, 2, 11, 3, "residual", True),
+    Depthwise(1, 7, 5, 17, 5, 5, 2, 2, 2, 2, 2, 2, out_dtype="int16"),
+    Depthwise(1, 5, 7, 24, 3, 3, 1, 1, 1, 1, 1, 1, 30, 4, x_dtype="int16"),
+    Depthwise(1, 5, 7, 24, 3, 3, 1, 1, 1, 1, 1, 1, epilogue="lut", x_dtype="int16"),
+    Depthwise(1, 7, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1, 9, 2, 11, 3, "residual", True, "int16", "int16", "int16"),
 ]
 
 
@@ -21,13 +26,16 @@ def test_tir_gives_the_twins_bits(kernel: Depthwise, assert_twin_matches) -> Non
     assert_twin_matches(kernel)
 
 
-def test_twin_is_the_real_convolution(assert_within_one_level) -> None:
+@pytest.mark.parametrize("dtype", QRANGE)
+def test_twin_is_the_real_convolution(dtype: str, assert_within_one_level) -> None:
     rng = np.random.default_rng(0)
-    kernel = Depthwise(1, 6, 7, 9, 5, 3, 1, 2, 2, 1, 2, 1)
-    s_in, zp_in, s_out, zp_out = 0.03, -60, 0.02, 11
-    x = rng.integers(-128, 128, (1, 6, 7, 9)).astype(np.int8)
+    kernel = Depthwise(1, 6, 7, 9, 5, 3, 1, 2, 2, 1, 2, 1, x_dtype=dtype, out_dtype=dtype)
+    finer = levels(dtype) / 256
+    s_in, zp_in, s_out, zp_out = 0.03 / finer, int(-60 * finer), 0.02 / finer, 11
+    low, high = QRANGE[dtype]
+    x = rng.integers(low, high + 1, (1, 6, 7, 9)).astype(dtype)
     weight, bias = rng.normal(0, 0.15, (5, 3, 9)), rng.normal(0, 0.5, 9)
-    w, bias_q, mult = dense_params(weight, bias, s_in, zp_in, s_out)
+    w, bias_q, mult = dense_params(weight, bias, s_in, zp_in, s_out, x_dtype=dtype)
     weight = w * (mult.astype(np.float64) * s_out / s_in)
     image = np.pad((x.astype(float) - zp_in) * s_in, ((0, 0), (2, 2), (1, 1), (0, 0)))
     y = np.zeros((1, 6, 4, 9))
@@ -38,7 +46,7 @@ def test_twin_is_the_real_convolution(assert_within_one_level) -> None:
 
 
 def test_inplace_keeps_the_other_channels() -> None:
-    kernel = CASES[-1]
+    kernel = CASES[4]
     inputs = sample_inputs(kernel)
     y = kernel.reference(*inputs)
     others = [0, 1, 2, 9, 10]

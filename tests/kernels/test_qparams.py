@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.kernels import qparams
+from edgenext_tvm.kernels.epilogue import WIDE_RESIDUAL_BITS
 from edgenext_tvm.kernels.requantize import FIXED_LIMIT
+from edgenext_tvm.kernels.wide import levels
 
 SCALES = st.floats(1e-4, 10.0)
 ZERO_POINTS = st.integers(-128, 127)
@@ -159,6 +161,50 @@ def test_pool_parameters() -> None:
 def test_scales_must_be_positive_numbers(call, scale: float) -> None:
     with pytest.raises(UserError, match="a scale must be finite and greater than 0; recalibrate that tensor"):
         call(scale)
+
+
+@given(
+    ratio=st.floats(1e-3, 100.0),
+    zp=ZERO_POINTS,
+    dtypes=st.sampled_from([("int8", "int16"), ("int16", "int8"), ("int16", "int16")]),
+)
+def test_a_wide_residual_stays_in_bounds(ratio: float, zp: int, dtypes: tuple[str, str]) -> None:
+    out_dtype, r_dtype = dtypes
+    params = qparams.residual_params(np.array([0.01]), 0.1, ratio * 0.1, zp, out_dtype, r_dtype)
+    bits = -math.log2(float(params.rs[0]))
+    largest = (levels(r_dtype) - 1) * params.m_r
+    # Where the layer's part saturates, the sum is outside the output's range whatever the residual is.
+    assert (FIXED_LIMIT << WIDE_RESIDUAL_BITS) - largest >= (levels(out_dtype) - 2) * 2**bits
+    assert (FIXED_LIMIT << WIDE_RESIDUAL_BITS) + largest < 2**31
+    assert params.m_r == pytest.approx(ratio * 2**bits, abs=0.5)
+    assert params.mult[0] == pytest.approx(0.01 * 2 ** (bits - WIDE_RESIDUAL_BITS), rel=1e-6)
+    assert params.rp.tolist() == [zp, params.m_r]
+
+
+@given(a=st.floats(0.001, 1.0), b=st.floats(0.001, 1.0), dtypes=st.tuples(*[st.sampled_from(["int8", "int16"])] * 3))
+def test_a_sum_with_a_wide_tensor_stays_in_int32(a: float, b: float, dtypes: tuple[str, str, str]) -> None:
+    ap, rs = qparams.add_params(a, 0, b, 0, 0.1, 0, dtypes)
+    assert (levels(dtypes[0]) - 1) * int(ap[1]) + (levels(dtypes[1]) - 1) * int(ap[3]) < 2**30
+    assert ap[1] * float(rs[0]) == pytest.approx(a / 0.1, abs=float(rs[0]))
+
+
+def test_the_sum_of_a_wide_input_leaves_int32_sooner() -> None:
+    w = np.full((20_000, 1), 127, np.int8)
+    qparams.dense_params(w, None, 0.02, 0, 0.1, scales=np.ones(1))
+    with pytest.raises(UserError, match="20000 products per output do not fit an int32 sum"):
+        qparams.dense_params(w, None, 0.02, 0, 0.1, scales=np.ones(1), x_dtype="int16")
+
+
+def test_layer_norm_of_a_wide_input_has_no_factor() -> None:
+    params = qparams.layer_norm_params(1e-6, 0.02, 0.03, 48, x_dtype="int16")
+    np.testing.assert_allclose(params.ln, [48 * 1e-6 / 0.02**2, 1 / (math.sqrt(48) * 0.03)], rtol=1e-6)
+
+
+def test_wide_zero_points_have_12_bits() -> None:
+    dtypes = ("int8", "int16", "int8")
+    qparams.add_params(1.0, 0, 1.0, 2047, 1.0, 0, dtypes)
+    with pytest.raises(UserError, match=r"zp_b is 2048, an int16 zero point lies in \[-2048, 2047\]; recalibrate"):
+        qparams.add_params(1.0, 0, 1.0, 2048, 1.0, 0, dtypes)
 
 
 @pytest.mark.parametrize("zero_point", [-129, 128])

@@ -27,6 +27,13 @@ def test_requant_rounds_half_to_even_and_saturates(multiplier: float, zero_point
     assert rq.requant(ACC, m, zero_point).tolist() == expected
 
 
+@pytest.mark.parametrize("zero_point", [-2048, 0, 2047])
+def test_requant_to_a_wide_tensor_saturates_at_12_bits(zero_point: int) -> None:
+    q = rq.requant(np.array([-5000, -3, 3, 5000], np.int32), np.float32(1.5), zero_point, "int16")
+    assert q.dtype == np.int16
+    assert q.tolist() == [max(-2048, min(2047, value + zero_point)) for value in (-7500, -4, 4, 7500)]
+
+
 def test_exact_halves_go_to_the_even_neighbour() -> None:
     acc = np.array([1, 3, 5, -1, -3, -5], np.int32)
     assert rq.requant(acc, np.float32(0.5), 0).tolist() == [0, 2, 2, 0, -2, -2]

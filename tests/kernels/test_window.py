@@ -23,6 +23,13 @@ def test_output_extent_and_padding(kernel: Conv2d, extent: tuple[int, int], padd
     assert needs_padding(kernel) is padding
 
 
+def test_taps_of_a_wide_image_are_wide() -> None:
+    kernel = Conv2d(1, 1, 2, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, x_dtype="int16")
+    x = np.array([500, 600], np.int16).reshape(1, 1, 2, 1)
+    taps = {(kh, kw): tap.reshape(-1).tolist() for kh, kw, tap in padded_taps(kernel, x, -2000)}
+    assert taps[1, 0] == [-2000, 500]
+
+
 def test_taps_outside_the_image_are_zero_points() -> None:
     kernel = Conv2d(1, 1, 2, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1)
     x = np.array([5, 6], np.int8).reshape(1, 1, 2, 1)

@@ -58,6 +58,29 @@ AWKWARD: list[Kernel] = [
     XcaScores(16, 34, 2),
 ]
 
+WIDE: list[Kernel] = [
+    Add(5, 3, a_dtype="int16", b_dtype="int16", out_dtype="int16"),
+    Add(64, 30, 88, 0, 88, 30, b_dtype="int16"),
+    Add(49, 100, out_dtype="int16"),
+    Conv2d(1, 20, 12, 3, 17, 4, 4, 4, 4, out_dtype="int16"),
+    Conv2d(2, 8, 8, 24, 88, 2, 2, 2, 2, 0, 0, 0, 0, "residual", "int16", "int16", "int16"),
+    Dense(3, 17, 1, "residual", "int16"),
+    Dense(49, 24, 17, "lut", x_dtype="int16"),
+    Dense(64, 96, 24, "residual", "int16", "int8", "int16"),
+    Dense(64, 100, 100, "residual", "int8", "int16", "int16"),
+    Dense(1, 168, 1000, "none", "float32", "int16"),
+    Depthwise(1, 7, 5, 17, 5, 5, 2, 2, 2, 2, 2, 2, epilogue="lut", x_dtype="int16"),
+    Depthwise(1, 8, 8, 100, 7, 7, 1, 1, 3, 3, 3, 3, out_dtype="int16"),
+    Depthwise(1, 7, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1, 9, 2, 11, 3, "residual", True, "int16", "int16", "int16"),
+    GlobalAvgPool(2, 5, 7, 88, out_dtype="int16"),
+    GlobalAvgPool(1, 3, 1, 3, "int16", "int16"),
+    LayerNorm(49, 17, False, "int16", "int16"),
+    LayerNorm(16, 168, x_dtype="int16"),
+    LayerNorm(64, 100, True, "int16", "int16"),
+]
+"""Kernels of wide tensors."""
+AWKWARD += WIDE
+
 TARGETS = {
     "znver4": ("x86_64", Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "znver4"})),
     "cortex-a72": (
