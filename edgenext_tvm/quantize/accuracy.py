@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from edgenext_tvm.quantize.calibrate import progress_bar
-from edgenext_tvm.quantize.convert import QuantizedProgram, image_batches
+from edgenext_tvm.quantize.calibrate import image_batches, progress_bar
+from edgenext_tvm.quantize.convert import QuantizedProgram
 from edgenext_tvm.quantize.images import ImageSet
 
 

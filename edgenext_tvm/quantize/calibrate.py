@@ -1,12 +1,15 @@
-"""Runs calibration images through a prepared graph so that its observers see every tensor."""
+"""Calibration images as network inputs, and their run through a graph whose observers see every tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from edgenext_tvm.quantize.images import ImageSet
+from edgenext_tvm.quantize.preprocess import Preprocessing
 
 
 def progress_bar(quiet: bool) -> Progress:
@@ -28,3 +31,10 @@ def calibrate(prepared: torch.nn.Module, batches: Iterable[torch.Tensor], total:
             seen += 1
             progress.advance(task)
     return seen
+
+
+def image_batches(images: ImageSet, preprocessing: Preprocessing, limit: int | None = None) -> Iterator[torch.Tensor]:
+    """Network inputs float32 [1,3,S,S], one per image, in order; with `limit` at most so many, evenly spread."""
+    stride = 1 if limit is None else -(-len(images) // limit)
+    for index in range(0, len(images), stride):
+        yield torch.from_numpy(preprocessing(images.image(index)))[None]

@@ -16,21 +16,18 @@ from pathlib import Path
 import torch
 import torchao
 from pydantic import ValidationError
-from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.edgenext import EdgeNeXt
-from edgenext_tvm.model.fold import fold_for_quantization
-from edgenext_tvm.quantize.calibrate import calibrate
+from edgenext_tvm.quantize.calibrate import calibrate, image_batches
 from edgenext_tvm.quantize.images import ImageSet
+from edgenext_tvm.quantize.insert_qdq import convert_observers, insert_observers, num_classes
 from edgenext_tvm.quantize.observers import ActivationObserver, ObserverSettings
 from edgenext_tvm.quantize.preprocess import Preprocessing
-from edgenext_tvm.quantize.quantizer import Int8Quantizer
 from edgenext_tvm.quantize.recipe import ActivationQParams, Calibration, Recipe, Versions, weights_sha256
+from edgenext_tvm.quantize.shape_weights import Steps, reshape_weights, shape_weights
 
 RECIPE_ENTRY = "recipe.json"
-DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 
 
 @dataclass(frozen=True)
@@ -97,34 +94,38 @@ def quantize_model(
     settings: ObserverSettings | None = None,
     name: str | None = None,
     quiet: bool = False,
+    *,
+    steps: Steps | None = None,
+    int16: frozenset[str] = frozenset(),
 ) -> QuantizedProgram:
     """Quantizes a float model for the images of `images`.
 
-    model: an `EdgeNeXt` (folded here; the given one is left alone), or any module without BatchNorm whose
-        input is one
-    float32 tensor [1,3,S,S] and whose result is [1,K]. S is `preprocessing.crop_size`.
+    model: an `EdgeNeXt` (folded here; the given one is left alone), or any module without BatchNorm whose input is
+        one float32 tensor [1,3,S,S] and whose result is [1,K]. S is `preprocessing.crop_size`.
+    steps: what is done to the weights. int16: keys of the tensors that become int16 instead of int8.
     """
-    settings = settings or ObserverSettings()
+    settings, steps = settings or ObserverSettings(), steps or Steps()
     _check_input_size(model, preprocessing.crop_size)
     example = torch.zeros(1, 3, preprocessing.crop_size, preprocessing.crop_size)
-    prepared, observers = _prepare(model, example, settings)
+    shaped = shape_weights(model, images, preprocessing, steps)
+    prepared, observers = insert_observers(shaped.model, example, settings, int16)
     calibrate(prepared, image_batches(images, preprocessing), len(images), quiet)
     recipe = Recipe(
         model=name or _model_name(model),
         input_size=preprocessing.crop_size,
-        num_classes=_num_classes(prepared),
+        num_classes=num_classes(prepared),
         preprocessing=preprocessing,
         weights_sha256=weights_sha256(model),
         calibration=Calibration(source=images.name, num_images=len(images), seed=images.seed, sha256=images.sha256()),
         observer=settings,
         versions=Versions(torch=torch.__version__, torchao=torchao.__version__),
+        equalization=shaped.equalization,
+        rounding=shaped.rounding,
         activations={key: _qparams(observer) for observer in observers for key in observer.keys},
     )
-    for observer in observers:
-        # Through the recipe's own types, so that building from the saved file cannot differ.
-        chosen = recipe.activations[observer.keys[0]]
-        observer.freeze(chosen.scale, chosen.zero_point)
-    return QuantizedProgram(_convert(prepared, example), recipe)
+    # Through the recipe's own types, so that building from the saved file cannot differ.
+    _freeze_all(observers, recipe)
+    return QuantizedProgram(convert_observers(prepared, example), recipe)
 
 
 def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int = 1) -> QuantizedProgram:
@@ -142,11 +143,12 @@ def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int
             f"this model's is {digest[:12]}...; load the checkpoint it was made for, or calibrate again"
         )
     example = torch.zeros(batch_size, 3, recipe.input_size, recipe.input_size)
-    prepared, observers = _prepare(model, example, recipe.observer)
+    int16 = frozenset(key for key, params in recipe.activations.items() if params.dtype == "int16")
+    prepared, observers = insert_observers(reshape_weights(model, recipe), example, recipe.observer, int16)
     _freeze_all(observers, recipe)
     with torch.no_grad():
         prepared(example)  # shows the weights to their observers
-    return QuantizedProgram(_convert(prepared, example), recipe)
+    return QuantizedProgram(convert_observers(prepared, example), recipe)
 
 
 @contextmanager
@@ -164,54 +166,6 @@ def _without_load_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _prepare(
-    model: torch.nn.Module, example: torch.Tensor, settings: ObserverSettings
-) -> tuple[GraphModule, list[ActivationObserver]]:
-    folded = fold_for_quantization(model) if isinstance(model, EdgeNeXt) else model.eval()
-    with torch.no_grad():
-        graph_module = torch.export.export(folded, (example,)).module()
-    quantizer = Int8Quantizer(settings)
-    return prepare_pt2e(graph_module, quantizer), quantizer.observers
-
-
-def _convert(prepared: GraphModule, example: torch.Tensor) -> torch.export.ExportedProgram:
-    with torch.no_grad():
-        converted = convert_pt2e(prepared)
-        _share_dequantize(converted)
-        _drop_unused_tensors(converted)
-        exported = torch.export.export(converted, (example,))
-    _forget_origins(exported)
-    return exported
-
-
-def _share_dequantize(graph_module: GraphModule) -> None:
-    # torchao gives each reader a dequantize of its own; one per int8 tensor is all the lowering needs.
-    first: dict[Node, Node] = {}
-    for node in list(graph_module.graph.nodes):
-        if node.op == "call_function" and node.target is DEQUANTIZE:
-            kept = first.setdefault(node.args[0], node)
-            if kept is not node:
-                node.replace_all_uses_with(kept)
-                graph_module.graph.erase_node(node)
-    graph_module.recompile()
-
-
-def _drop_unused_tensors(graph_module: GraphModule) -> None:
-    # The float weights stay behind as parameters after folding; without this the program holds both forms.
-    used = {node.target for node in graph_module.graph.nodes if node.op == "get_attr"}
-    tensors = [*graph_module.named_parameters(), *graph_module.named_buffers()]
-    for name in [name for name, _ in tensors if name not in used]:
-        owner, _, attribute = name.rpartition(".")
-        delattr(graph_module.get_submodule(owner), attribute)
-
-
-def _forget_origins(exported: torch.export.ExportedProgram) -> None:
-    # addresses of graphs in memory and folders of this machine: with them no two saved programs are the same bytes
-    for node in exported.graph.nodes:
-        for key in ("from_node", "stack_trace"):
-            node.meta.pop(key, None)
-
-
 def _freeze_all(observers: list[ActivationObserver], recipe: Recipe) -> None:
     wanted = [key for observer in observers for key in observer.keys]
     missing = [key for key in wanted if key not in recipe.activations]
@@ -223,26 +177,20 @@ def _freeze_all(observers: list[ActivationObserver], recipe: Recipe) -> None:
             f"({len(missing)} missing, {len(unknown)} unknown); calibrate again"
         )
     for observer in observers:
-        values = {recipe.activations[key] for key in observer.keys}
+        values = {recipe.activations[key].quantization for key in observer.keys}
         if len(values) > 1:
             raise UserError(
                 f"recipe field 'activations': {', '.join(observer.keys)} share one scale but have "
                 "different values; "
                 "give them equal values, or calibrate again"
             )
-        chosen = values.pop()
-        observer.freeze(chosen.scale, chosen.zero_point)
+        scale, zero_point, _ = values.pop()
+        observer.freeze(scale, zero_point)
 
 
 def _qparams(observer: ActivationObserver) -> ActivationQParams:
     scale, zero_point = observer.qparams()
-    return ActivationQParams(scale=scale, zero_point=zero_point)
-
-
-def image_batches(images: ImageSet, preprocessing: Preprocessing) -> Iterator[torch.Tensor]:
-    """Network inputs float32 [1,3,S,S], one per image, in order."""
-    for index in range(len(images)):
-        yield torch.from_numpy(preprocessing(images.image(index)))[None]
+    return ActivationQParams(scale=scale, zero_point=zero_point, dtype=observer.width)
 
 
 def _check_input_size(model: torch.nn.Module, crop_size: int) -> None:
@@ -255,8 +203,3 @@ def _check_input_size(model: torch.nn.Module, crop_size: int) -> None:
 
 def _model_name(model: torch.nn.Module) -> str:
     return model.config.name if isinstance(model, EdgeNeXt) else type(model).__name__
-
-
-def _num_classes(graph_module: GraphModule) -> int:
-    output = next(node for node in graph_module.graph.nodes if node.op == "output")
-    return int(output.all_input_nodes[0].meta["val"].shape[-1])

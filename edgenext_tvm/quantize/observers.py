@@ -1,8 +1,8 @@
 """Observers: they watch float tensors during calibration and choose int8 parameters for them.
 
-`real = scale * (q - zero_point)`, q int8. Activations use [-128, 127] per tensor, asymmetric; weights use
-[-127, 127] per output channel, symmetric. Real zero is always exactly representable, so that zero padding
-and ReLU are exact.
+`real = scale * (q - zero_point)`. Activations use [-128, 127] per tensor, asymmetric, or as int16 the same range
+with every step cut into 256; weights use [-127, 127] per output channel, symmetric. Real zero is always exactly
+representable, so that zero padding and ReLU are exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from torchao.quantization.pt2e.observer import ObserverBase
 
 from edgenext_tvm.errors import UserError
 
-QMIN, QMAX = -128, 127
+Dtype = Literal["int8", "int16"]
+LEVELS: dict[Dtype, tuple[int, int]] = {"int8": (-128, 127), "int16": (-32768, 32767)}
+QMIN, QMAX = LEVELS["int8"]
+# An int16 tensor cuts every step of int8 into so many.
+INT16_STEPS = 256
 WEIGHT_QMAX = 127
 # Far below any useful step, and far enough from zero that products and quotients of scales stay normal
 # float32 numbers. All-zero tensors get it.
@@ -178,15 +182,19 @@ def _fractions(centre: float, step: float, radius: int) -> list[float]:
 
 
 class ActivationObserver(ObserverBase):
-    """Per-tensor int8 parameters, either chosen from what was seen or fixed by `freeze`.
+    """Per-tensor parameters, either chosen from what was seen or fixed by `freeze`.
 
-    `keys` lists the stable names of all tensors that share this observer.
+    `keys` lists the stable names of all tensors that share this observer. An int16 tensor covers all that was
+    seen: with 65536 levels nothing is won by clipping.
     """
 
-    def __init__(self, settings: ObserverSettings, activation: str | None = None, **_spec: Any) -> None:
-        super().__init__(dtype=torch.int8, is_dynamic=False)
+    def __init__(
+        self, settings: ObserverSettings, activation: str | None = None, width: Dtype = "int8", **_spec: Any
+    ) -> None:
+        super().__init__(dtype=getattr(torch, width), is_dynamic=False)
         self.qscheme = torch.per_tensor_affine
-        self.quant_min, self.quant_max = QMIN, QMAX
+        self.width = width
+        self.quant_min, self.quant_max = LEVELS[width]
         self.settings = settings
         self.activation = activation if settings.through_activation else None
         self.histogram = Histogram(settings.bins)
@@ -222,6 +230,9 @@ class ActivationObserver(ObserverBase):
                 f"tensor {self.keys[0] if self.keys else '?'} was never calibrated; run at least one calibration image"
             )
         low, high = self.histogram.low, self.histogram.high
+        if self.width == "int16":
+            scale, zero_point = qparams_from_range(low, high)
+            return scale / INT16_STEPS, zero_point * INT16_STEPS
         if self.histogram.limit > 0.0 and self.settings.method == "percentile":
             low, high = percentile_range(self.histogram, self.settings.percentile)
         if self.histogram.limit > 0.0 and self.settings.method == "mse":

@@ -36,12 +36,13 @@ from torchao.quantization.pt2e.quantizer import (
 )
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
+from edgenext_tvm.errors import UserError
 from edgenext_tvm.quantize.graph_keys import key_of, tensor_keys
 from edgenext_tvm.quantize.observers import (
-    QMAX,
-    QMIN,
+    LEVELS,
     WEIGHT_QMAX,
     ActivationObserver,
+    Dtype,
     ObserverSettings,
     PerChannelWeightObserver,
 )
@@ -130,13 +131,20 @@ def is_tensor_add(node: Node) -> bool:
 
 
 class Int8Quantizer(Quantizer):
-    """Annotates a graph by this file's rules; `groups` then holds one observer per scale, in graph order."""
+    """Annotates a graph by this file's rules; `observers` then holds one observer per scale, in graph order.
 
-    def __init__(self, settings: ObserverSettings | None = None) -> None:
+    int16: keys of the tensors that become int16 instead of int8. Fails with `UserError` for a key that is no
+    quantized tensor, and where tensors of one scale differ in width.
+    """
+
+    def __init__(self, settings: ObserverSettings | None = None, int16: frozenset[str] = frozenset()) -> None:
         self.settings = settings or ObserverSettings()
+        self.int16 = int16
         self.observers: list[ActivationObserver] = []
+        self._keys: dict[Node, str] = {}
 
     def annotate(self, model: GraphModule) -> GraphModule:
+        self._keys = tensor_keys(model)
         outputs = self._quantized_outputs(model)
         specs: dict[Node, QuantizationSpec | SharedQuantizationSpec] = {n: self._activation_spec(n) for n in outputs}
         edges: dict[Node, dict[Node, QuantizationSpec | SharedQuantizationSpec]] = {}
@@ -146,7 +154,7 @@ class Int8Quantizer(Quantizer):
             if is_tensor_add(node):
                 for arg in node.args:
                     if is_constant(arg):
-                        edges.setdefault(node, {})[arg] = self._activation_spec(node)
+                        edges.setdefault(node, {})[arg] = self._activation_spec(node, (arg, node))
             if node.op == "call_function" and node.target is aten.cat.default:
                 self._share_concatenation(node, specs, edges)
         for node in [*specs, *edges]:
@@ -170,6 +178,22 @@ class Int8Quantizer(Quantizer):
                 observer.keys.append(key_of(edge_or_node, keys))
                 if observer not in self.observers:
                     self.observers.append(observer)
+        self._check_int16()
+
+    def _check_int16(self) -> None:
+        unknown = self.int16.difference(*[observer.keys for observer in self.observers])
+        if unknown:
+            raise UserError(
+                f"tensor {min(unknown)!r} cannot be int16: the model quantizes no tensor of that name; "
+                "allowed are the names under 'activations' of its recipe"
+            )
+        for observer in self.observers:
+            narrow = [key for key in observer.keys if key not in self.int16]
+            if narrow and len(narrow) < len(observer.keys):
+                raise UserError(
+                    f"tensors {', '.join(observer.keys)} share one scale, so they are of one width; "
+                    f"make {narrow[0]!r} int16 too, or none of them"
+                )
 
     def _quantized_outputs(self, model: GraphModule) -> list[Node]:
         # In graph order: torchao wants the first tensor of a sharing group before those that refer to it.
@@ -190,14 +214,19 @@ class Int8Quantizer(Quantizer):
                 chosen.discard(node)
         return [node for node in model.graph.nodes if node in chosen]
 
-    def _activation_spec(self, node: Node) -> QuantizationSpec:
+    def _activation_spec(self, node: Node, tensor: EdgeOrNode | None = None) -> QuantizationSpec:
+        """Spec of `tensor`, by default what `node` returns; `node`'s readers tell the activation behind it."""
+        width: Dtype = "int16" if key_of(tensor or node, self._keys) in self.int16 else "int8"
+        low, high = LEVELS[width]
         functions = {ACTIVATION_OPS.get(reader.target) for reader in readers(node)}  # type: ignore[arg-type]
         function = functions.pop() if len(functions) == 1 else None
         return QuantizationSpec(
-            dtype=torch.int8,
-            observer_or_fake_quant_ctr=ActivationObserver.with_args(settings=self.settings, activation=function),
-            quant_min=QMIN,
-            quant_max=QMAX,
+            dtype=getattr(torch, width),
+            observer_or_fake_quant_ctr=ActivationObserver.with_args(
+                settings=self.settings, activation=function, width=width
+            ),
+            quant_min=low,
+            quant_max=high,
             qscheme=torch.per_tensor_affine,
         )
 
@@ -215,7 +244,7 @@ class Int8Quantizer(Quantizer):
             if made_here is root or specs.get(made_here) == SharedQuantizationSpec(root):
                 continue
             edges.setdefault(cat, {})[piece] = (
-                self._activation_spec(cat) if root is None else SharedQuantizationSpec(root)
+                self._activation_spec(cat, (piece, cat)) if root is None else SharedQuantizationSpec(root)
             )
             root = root or (piece, cat)
         if cat in specs:

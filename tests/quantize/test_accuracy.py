@@ -10,7 +10,7 @@ import torch
 
 from edgenext_tvm.quantize import open_images
 from edgenext_tvm.quantize.accuracy import compare
-from edgenext_tvm.quantize.convert import image_batches
+from edgenext_tvm.quantize.calibrate import image_batches
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import Node
 
+from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.edgenext import build_model
 from edgenext_tvm.model.init_random import init_random
-from edgenext_tvm.quantize import Preprocessing, open_images, quantize_model
+from edgenext_tvm.quantize import ObserverSettings, Preprocessing, open_images, quantize_model, quantize_with_recipe
+from edgenext_tvm.quantize.accuracy import compare
 from edgenext_tvm.quantize.graph_keys import tensor_keys
 from edgenext_tvm.quantize.quantizer import SLICE_OPS, VIEW_OPS, source
 
@@ -133,6 +135,62 @@ def test_float_weights_do_not_stay_in_the_program(small_program) -> None:
 def test_logits_stay_float(small_program) -> None:
     (output,) = [node for node in small_program.exported.graph.nodes if node.op == "output"]
     assert output.all_input_nodes[0].target is aten.linear.default
+
+
+def int16_program(model: nn.Module, preprocessing: Preprocessing, *keys: str):
+    return quantize_model(model, open_images("synthetic:6"), preprocessing, quiet=True, int16=frozenset(keys))
+
+
+def test_named_tensors_become_int16(small_model, small_preprocessing, small_program) -> None:
+    program = int16_program(small_model, small_preprocessing, "conv_block:add", "split_block:add#1")
+    graph = by_key(program)
+    for key in ("conv_block:add", "split_block:add#1"):
+        narrow, wide = small_program.recipe.activations[key], program.recipe.activations[key]
+        assert (narrow.dtype, wide.dtype) == ("int8", "int16")
+        quantize = quantize_after(graph[key])
+        assert quantize.args[1:] == (wide.scale, wide.zero_point, -32768, 32767, torch.int16)
+        assert quantize.meta["val"].dtype == torch.int16
+    others = [key for key, params in program.recipe.activations.items() if params.dtype == "int8"]
+    assert len(others) == len(small_program.recipe.activations) - 2
+
+
+def test_a_program_of_int16_tensors_is_closer_to_float(small_model, small_preprocessing, small_program) -> None:
+    program = int16_program(small_model, small_preprocessing, *small_program.recipe.activations)
+    images = open_images("synthetic:8")
+    narrow, wide = (compare(p, small_model, images, quiet=True) for p in (small_program, program))
+    assert wide.signal_to_noise_db > narrow.signal_to_noise_db + 6
+
+
+def test_an_int16_tensor_covers_the_same_range_in_256_times_finer_steps(small_model, small_preprocessing) -> None:
+    settings = ObserverSettings(method="minmax")
+    narrow, wide = (
+        quantize_model(
+            small_model, open_images("synthetic:2"), small_preprocessing, settings, quiet=True, int16=frozenset(keys)
+        ).recipe.activations["stem:conv2d"]
+        for keys in ((), ("stem:conv2d",))
+    )
+    assert wide.scale * 256 == narrow.scale
+    assert wide.zero_point == narrow.zero_point * 256
+
+
+def test_recipe_rebuilds_int16_tensors(small_model, small_preprocessing, small_input) -> None:
+    program = int16_program(small_model, small_preprocessing, "conv_block:add")
+    again = quantize_with_recipe(small_model, program.recipe)
+    assert str(again.exported.graph) == str(program.exported.graph)
+    assert torch.equal(again(small_input), program(small_input))
+
+
+def test_int16_of_a_tensor_that_is_not_quantized(small_model, small_preprocessing) -> None:
+    with pytest.raises(UserError, match=r"tensor 'conv_block\.mlp\.fc2:linear' cannot be int16: .*of its recipe"):
+        int16_program(small_model, small_preprocessing, "conv_block.mlp.fc2:linear")
+
+
+def test_tensors_of_one_scale_are_of_one_width(small_model, small_preprocessing) -> None:
+    with pytest.raises(UserError, match=r"share one scale, so they are of one width; make '.*' int16 too"):
+        int16_program(small_model, small_preprocessing, "split_block:cat")
+    pieces = ["split_block.convs.0:conv2d", "split_block.convs.1:conv2d", "split_block:cat.in2", "split_block:cat"]
+    program = int16_program(small_model, small_preprocessing, *pieces)
+    assert {program.recipe.activations[key].dtype for key in pieces} == {"int16"}
 
 
 class TwoBranches(nn.Module):

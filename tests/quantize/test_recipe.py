@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgenext_tvm.errors import UserError
+from edgenext_tvm.quantize.equalize import Equalization
 from edgenext_tvm.quantize.observers import MIN_SCALE
 from edgenext_tvm.quantize.recipe import ActivationQParams, Recipe, weights_sha256
 
@@ -43,6 +44,30 @@ def test_recipe_states_what_it_was_made_from(small_program) -> None:
 def test_each_tensor_takes_one_line(recipe_file: Path) -> None:
     lines = recipe_file.read_text().splitlines()
     assert any(line.strip().startswith('"stem:conv2d": {"scale": ') for line in lines)
+
+
+def test_a_change_of_one_entry_is_a_change_of_one_line(small_program, recipe_file: Path, tmp_path: Path) -> None:
+    recipe = small_program.recipe
+    params = recipe.activations["stem:conv2d"]
+    changed = recipe.model_copy(
+        update={
+            "activations": {**recipe.activations, "stem:conv2d": params.model_copy(update={"zero_point": 7})},
+            "equalization": Equalization(norms={"a": (1, 2), "b": (3,)}),
+        }
+    )
+    lines = changed.save(tmp_path / "changed.json").read_text().splitlines()
+    assert '      "a": [1, 2],' in lines
+    different = set(lines) - set(recipe_file.read_text().splitlines())
+    assert len([line for line in different if "stem:conv2d" in line]) == 1
+
+
+def test_only_wide_tensors_tell_their_width(small_program, tmp_path: Path) -> None:
+    recipe = small_program.recipe
+    wide = ActivationQParams(scale=1e-8, zero_point=-32768, dtype="int16")
+    mixed = recipe.model_copy(update={"activations": {**recipe.activations, "stem:conv2d": wide}})
+    path = mixed.save(tmp_path / "mixed.json")
+    assert path.read_text().count('"dtype"') == 1
+    assert Recipe.load(path) == mixed
 
 
 @given(st.floats(MIN_SCALE, 2.0**100, width=32))
@@ -80,9 +105,22 @@ def test_foreign_json(tmp_path: Path, content: str) -> None:
 
 def test_other_version(recipe_file: Path) -> None:
     values = json.loads(recipe_file.read_text())
-    recipe_file.write_text(json.dumps({**values, "version": 2}))
-    with pytest.raises(UserError, match=r"has version 2, this program reads version 1"):
+    recipe_file.write_text(json.dumps({**values, "version": 3}))
+    with pytest.raises(UserError, match=r"has version 3, this program reads versions 1 and 2"):
         Recipe.load(recipe_file)
+
+
+def test_version_1_reads_as_a_recipe_that_leaves_the_weights_alone(recipe_file: Path) -> None:
+    values = json.loads(recipe_file.read_text())
+    for field in ("equalization", "rounding", "bias_correction"):
+        del values[field]
+    for params in values["activations"].values():
+        params.pop("method", None)
+    recipe_file.write_text(json.dumps({**values, "version": 1}))
+    recipe = Recipe.load(recipe_file)
+    assert recipe.version == 2
+    assert (recipe.equalization, recipe.rounding, recipe.bias_correction) == (Equalization(), {}, {})
+    assert {params.dtype for params in recipe.activations.values()} == {"int8"}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +128,10 @@ def test_other_version(recipe_file: Path) -> None:
     [
         (("activations", "stem:conv2d", "scale"), 0.0, r"activations\.stem:conv2d\.scale.*found 0\.0"),
         (("activations", "stem:conv2d", "scale"), 1e-40, r"activations\.stem:conv2d\.scale"),
-        (("activations", "stem:conv2d", "zero_point"), 128, r"zero_point.*found 128"),
+        (("activations", "stem:conv2d", "zero_point"), 128, r"stem:conv2d.*zero_point is outside of int8"),
+        (("activations", "stem:conv2d", "dtype"), "int4", r"stem:conv2d\.dtype.*found 'int4'"),
+        (("equalization",), {"attention": {"xca": {"q": [41], "k": [], "v": []}}}, r"attention\.xca\.q\.0.*found 41"),
+        (("bias_correction",), {"stem": [1e999]}, r"bias_correction\.stem\.0.*found inf"),
         (("activations",), {}, r"field 'activations'"),
         (("preprocessing", "crop_size"), 999, r"preprocessing.*crop_size 999 is larger than resize_size 36"),
         (("preprocessing", "std"), [0.2, 0.0, 0.2], r"preprocessing\.std\.1"),
@@ -115,6 +156,10 @@ def test_wrong_field_is_named(recipe_file: Path, field: tuple, value: object, me
 def test_unwritable_place(small_program, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write recipe .*absent"):
         small_program.recipe.save(tmp_path / "absent" / "recipe.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"cannot write recipe .*folder"):
+        small_program.recipe.save(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_digest_of_weights_sees_values_names_and_shapes() -> None:
