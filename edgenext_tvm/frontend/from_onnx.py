@@ -21,8 +21,8 @@ def import_onnx(path: str | Path) -> tvm.IRModule:
     QuantizeLinear and DequantizeLinear become ``R.quantize`` / ``R.dequantize``; every call's span names the
     ONNX node that it came from.
 
-    Raises UserError for a missing or damaged file, dynamic shapes, several inputs or outputs, or an operator
-    that TVM cannot import; the message names the file.
+    Raises UserError for a missing or damaged file, dynamic shapes, several inputs or outputs, activations of other
+    widths than 8 bits, or an operator that TVM cannot import; the message names the file.
     """
     path = Path(path)
     model = _load(path)
@@ -37,6 +37,7 @@ def import_onnx(path: str | Path) -> tvm.IRModule:
             "operators (opset 13 to 21)."
         ) from error
     mod = name_layers(mod, importer.layer_of_var)
+    _check_widths(mod, path)
     mod = relax.transform.DecomposeOpsForInference("main")(mod)
     return tvm.IRModule({**mod.functions, mod.get_global_var("main"): _without_input_attributes(mod["main"])})
 
@@ -83,6 +84,20 @@ def _load(path: Path) -> onnx.ModelProto:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{path}: not a valid ONNX file ({first}); is it truncated, or of another format?") from error
     return model
+
+
+def _check_widths(mod: tvm.IRModule, path: Path) -> None:
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.quantize":
+                dtype = str(call.attrs.out_dtype)
+                if dtype not in ("int8", "uint8"):
+                    layer = call.span.source_name.name if call.span is not None else "?"
+                    raise UserError(
+                        f"{path}: node '{layer}' quantizes activations to {dtype}; int8 and uint8 are supported. "
+                        "Export the model with 8-bit activations"
+                    )
 
 
 def _check_signature(model: onnx.ModelProto, path: Path) -> None:

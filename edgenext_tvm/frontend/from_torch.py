@@ -10,6 +10,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.frontend.name_layers import name_layers
+from edgenext_tvm.kernels.wide import QRANGE
 
 _TVM_DTYPES = {torch.int8: "int8", torch.uint8: "uint8", torch.int16: "int16", torch.int32: "int32"}
 
@@ -17,11 +18,12 @@ _TVM_DTYPES = {torch.int8: "int8", torch.uint8: "uint8", torch.int16: "int16", t
 def import_program(exported: torch.export.ExportedProgram) -> tvm.IRModule:
     """Return a module with one function ``main(x) -> logits`` that computes what `exported` computes.
 
-    ``quantized_decomposed`` operators become ``R.quantize`` / ``R.dequantize``; parameters become constants;
+    ``quantized_decomposed`` operators become ``R.quantize`` / ``R.dequantize``, of which int16 ones always mean wide
+    tensors (`kernels.wide`: 12 bits), in [-2048, 2047]; parameters become constants;
     every call's span names the PyTorch module that it came from (``stages.0.blocks.1.mlp.fc1``).
 
-    Raises UserError for a program with dynamic shapes, several inputs or outputs, or an operator that TVM
-    cannot import; the message names the operator and its module.
+    Raises UserError for a program with dynamic shapes, several inputs or outputs, other int16 tensors, or an operator
+    that TVM cannot import; the message names the operator and its module.
     """
     exported = exported.run_decompositions()
     _check_signature(exported)
@@ -79,6 +81,7 @@ def _check_signature(exported: torch.export.ExportedProgram) -> None:
             "tensor of logits out are supported. Export a wrapper module that takes and returns one tensor."
         )
     _check_symmetric_weights(exported)
+    _check_wide_tensors(exported)
     value = next(n.meta["val"] for n in exported.graph.nodes if n.name == inputs[0])
     if any(not isinstance(extent, int) for extent in value.shape):
         raise UserError(
@@ -98,6 +101,17 @@ def _check_symmetric_weights(exported: torch.export.ExportedProgram) -> None:
                     f"the weight '{node.args[0].name}' has per-channel zero points other than 0; only symmetric int8 "
                     "weights are supported. Quantize weights with torch.per_channel_symmetric."
                 )
+
+
+def _check_wide_tensors(exported: torch.export.ExportedProgram) -> None:
+    for node in exported.graph.nodes:
+        is_quantize = str(node.target).startswith("quantized_decomposed.quantize_per_tensor")
+        if is_quantize and node.args[5] == torch.int16 and tuple(node.args[3:5]) != QRANGE["int16"]:
+            low, high = QRANGE["int16"]
+            raise UserError(
+                f"module '{_producer_path(node) or 'top level'}' quantizes to int16 in {list(node.args[3:5])}; "
+                f"values of int16 tensors keep to [{low}, {high}]. Give it that quant_min and quant_max, or use int8."
+            )
 
 
 def _unsupported_message(exported: torch.export.ExportedProgram, error: Exception) -> str:

@@ -11,6 +11,7 @@ from .global_avg_pool import GlobalAvgPool
 from .inverted_bottleneck import InvertedBottleneck
 from .layer_norm import LayerNorm
 from .lut import Lut
+from .rescale import Rescale
 from .xca_apply import XcaApply
 from .xca_scores import XcaScores
 
@@ -27,6 +28,7 @@ __all__ = [
     "Kernel",
     "LayerNorm",
     "Lut",
+    "Rescale",
     "TensorType",
     "XcaApply",
     "XcaScores",

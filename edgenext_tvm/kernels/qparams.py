@@ -265,6 +265,13 @@ def xca_apply_params(s_v: float, s_out: float) -> np.ndarray:
     return np.array([s_v / s_out], np.float32)
 
 
+def rescale_params(s_in: float, s_out: float) -> np.ndarray:
+    """Return mult float32[1] = s_in / s_out."""
+    _check_scale("s_in", s_in)
+    _check_scale("s_out", s_out)
+    return np.array([s_in / s_out], np.float32)
+
+
 def pool_params(s_in: float, s_out: float, h: int, w: int) -> np.ndarray:
     """Return mult float32[1] = s_in / (s_out * H * W)."""
     _check_scale("s_in", s_in)

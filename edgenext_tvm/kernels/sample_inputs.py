@@ -108,6 +108,13 @@ class _Sampler:
     def _lut(self) -> list[np.ndarray]:
         return [self._activation(0), self._table(), *([self._activation(2)] if self.kernel.inplace else [])]
 
+    def _rescale(self) -> list[np.ndarray]:
+        kernel = self.kernel
+        s_in, s_out = _step(0.04, kernel.x_dtype), _step(0.03, kernel.out_dtype)
+        mult = np.array([0.5], np.float32) if self.pattern == "ties" else qparams.rescale_params(s_in, s_out)
+        arrays = [self._activation(0), mult, np.array(self._zero_points(), np.int32)]
+        return [*arrays, self._activation(3)] if kernel.inplace else arrays
+
     def _add(self) -> list[np.ndarray]:
         kernel = self.kernel
         zp_a, zp_out = self._zero_points()

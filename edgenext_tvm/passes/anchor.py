@@ -1,4 +1,4 @@
-"""Recognise the operators with weights: a convolution or matrix product of an int8 tensor with an int8 constant."""
+"""Recognise the operators with weights: a convolution or matrix product of an activation with an int8 constant."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def _match_product(rewriter: Rewriter, expr: relax.Expr) -> Anchor | None:
 
 
 def _match_matmul(rewriter: Rewriter, call: relax.Call, shape: tuple[int, ...]) -> Anchor | None:
-    source, weight = dequantized(rewriter, call.args[0]), weight_of(rewriter, call.args[1])
+    source, weight = _activation(rewriter, call.args[0]), weight_of(rewriter, call.args[1])
     weight = None if weight is None else _without_batch(weight)
     if source is None or weight is None or not _per_output_channel(weight):
         return None
     ci, co = weight.data.shape
-    kernel = Dense(t=prod(shape) // co, ci=ci, co=co)
+    kernel = Dense(t=prod(shape) // co, ci=ci, co=co, x_dtype=source.dtype)
     return Anchor(kernel, source, weight, np.zeros(co, np.float32), shape, layer_of(call))
 
 
@@ -96,8 +96,13 @@ def _without_batch(weight: Weight) -> Weight | None:
     return Weight(matrices[0], scales[0])
 
 
+def _activation(rewriter: Rewriter, expr: relax.Expr) -> Quantized | None:
+    source = dequantized(rewriter, expr)
+    return source if source is not None and source.is_activation else None
+
+
 def _match_conv2d(rewriter: Rewriter, call: relax.Call, shape: tuple[int, ...]) -> Anchor | None:
-    source, weight = dequantized(rewriter, call.args[0]), weight_of(rewriter, call.args[1])
+    source, weight = _activation(rewriter, call.args[0]), weight_of(rewriter, call.args[1])
     attrs = call.attrs
     if source is None or weight is None or not _per_output_channel(weight):
         return None
@@ -109,13 +114,14 @@ def _match_conv2d(rewriter: Rewriter, call: relax.Call, shape: tuple[int, ...]) 
     top, left, bottom, right = (int(p) for p in attrs.padding)
     window = {
         "n": n, "h": h, "w": w, "kh": kh, "kw": kw, "stride_h": stride_h, "stride_w": stride_w,
-        "pad_top": top, "pad_left": left, "pad_bottom": bottom, "pad_right": right,
+        "pad_top": top, "pad_left": left, "pad_bottom": bottom, "pad_right": right, "x_dtype": source.dtype,
     }  # fmt: skip
     bias = np.zeros(co, np.float32)
     if int(attrs.groups) == 1:
         if kh == kw == stride_h == stride_w == 1 and not any((top, left, bottom, right)):
             weight = Weight(weight.data.reshape(ci, co), weight.scale.reshape(ci, co))
-            return Anchor(Dense(t=n * h * w, ci=ci, co=co), source, weight, bias, shape, layer_of(call))
+            kernel = Dense(t=n * h * w, ci=ci, co=co, x_dtype=source.dtype)
+            return Anchor(kernel, source, weight, bias, shape, layer_of(call))
         return Anchor(Conv2d(ci=ci, co=co, **window), source, weight, bias, shape, layer_of(call))
     if int(attrs.groups) == c == co and ci == 1:
         weight = Weight(weight.data.reshape(kh, kw, co), weight.scale.reshape(kh, kw, co))

@@ -55,10 +55,12 @@ Function = Callable[[np.ndarray], np.ndarray]
 def elementwise_function(rewriter: Rewriter, expr: relax.Expr) -> tuple[Quantized, Function] | None:
     """Return (int8 tensor, float64 function) when `expr` is that function of that tensor, element by element.
 
+    A wide tensor (int16) has too many values for a table: None.
+
     The expression may read the tensor several times (x * clip(x + 3, 0, 6) / 6) and scalar constants.
     """
     if source := dequantized(rewriter, expr):
-        return None if isinstance(source.data, Constant) else (source, lambda x: x)
+        return None if isinstance(source.data, Constant) or source.dtype != "int8" else (source, lambda x: x)
     bound = rewriter.lookup(expr)
     name = op_name(bound)
     if name in UNARY:

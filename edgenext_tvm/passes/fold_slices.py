@@ -26,7 +26,8 @@ from tvm import relax
 from edgenext_tvm.kernels.add import Add
 from edgenext_tvm.kernels.depthwise import Depthwise
 from edgenext_tvm.kernels.lut import Lut
-from edgenext_tvm.passes.elementwise import IDENTITY_TABLE
+from edgenext_tvm.kernels.rescale import Rescale
+from edgenext_tvm.passes.channel_copy import channel_copy
 from edgenext_tvm.passes.rewrite import Rewriter, op_name, shape_of
 
 
@@ -48,7 +49,7 @@ class _SliceFolder(Rewriter):
         if kernel is None:
             return None
         operands = list(value.args[1].fields)
-        if isinstance(kernel, Depthwise | Lut) and kernel.x_channels == kernel.c:
+        if isinstance(kernel, Depthwise | Lut | Rescale) and kernel.x_channels == kernel.c:
             kernel, operands[0] = self.read(kernel, operands[0], "x_channels", "x_offset")
         elif isinstance(kernel, Add):
             for index, side in enumerate("ab"):
@@ -92,6 +93,8 @@ class _SliceFolder(Rewriter):
             return operand
         rows = prod(shape_of(operand)[:-1])
         total = shape_of(found.base)[-1]
-        kernel = Lut(t=rows, c=found.width, x_channels=total, x_offset=found.offset)
-        copy = self.call_kernel(kernel, [self.reshape(found.base, (rows, total)), relax.const(IDENTITY_TABLE)])
-        return self.reshape(copy, shape_of(operand))
+        kernel, parameters = channel_copy(rows, found.width, str(operand.ty.dtype))
+        kernel = replace(kernel, x_channels=total, x_offset=found.offset)
+        return self.reshape(
+            self.call_kernel(kernel, [self.reshape(found.base, (rows, total)), *parameters]), shape_of(operand)
+        )

@@ -1,4 +1,4 @@
-"""The sum of two int8 tensors becomes one integer kernel.
+"""The sum of two int8 or wide (int16) tensors becomes one integer kernel.
 
 Before::
 
@@ -31,7 +31,7 @@ from edgenext_tvm.passes.rewrite import Rewriter, layer_of, op_name, shape_of
 
 
 def fuse_adds(mod: tvm.IRModule) -> tvm.IRModule:
-    """Return the module with every sum of two int8 tensors as a call of the kernel."""
+    """Return the module with every sum of two quantized tensors as a call of the kernel."""
     return _AddFuser(mod).run()
 
 
@@ -44,15 +44,16 @@ class _AddFuser(Rewriter):
         if op_name(total) != "add":
             return None
         a, b = (dequantized(self, operand) for operand in total.args)
-        if a is None or b is None:
+        if a is None or b is None or not all(tensor.is_activation for tensor in (a, b, target)):
             return None
         shape = shape_of(var)
         a, b = _repeat_constant(a, shape), _repeat_constant(b, shape)
         if shape_of(a.data) != shape or shape_of(b.data) != shape:
             return None
         self.layer = layer_of(total) or self.layer
-        kernel = Add(t=prod(shape[:-1]), c=shape[-1])
-        params = add_params(a.scale, a.zero_point, b.scale, b.zero_point, target.scale, target.zero_point)
+        dtypes = (a.dtype, b.dtype, target.dtype)
+        kernel = Add(t=prod(shape[:-1]), c=shape[-1], a_dtype=a.dtype, b_dtype=b.dtype, out_dtype=target.dtype)
+        params = add_params(a.scale, a.zero_point, b.scale, b.zero_point, target.scale, target.zero_point, dtypes)
         rows = [self.reshape(operand.data, (kernel.t, kernel.c)) for operand in (a, b)]
         return self.reshape(self.call_kernel(kernel, [*rows, *params]), shape)
 

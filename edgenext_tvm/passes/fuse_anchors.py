@@ -11,7 +11,8 @@ After::
 
     lv3 = R.call_tir(dense, (x, w, bias_i32, mult, qp, r, rp, rs), out_ty=R.Tensor((64, 24), "int8"))
 
-Why here: after CanonicalizeQDQ, so that operands are dequantized int8 tensors and results are quantized at once.
+Why here: after CanonicalizeQDQ, so that operands are dequantized tensors and results are quantized at once. Every
+operand and result but the weight may be a wide tensor (int16) as well.
 A layer whose float result is what the network returns becomes the kernel that writes float32 logits.
 
 Leaves alone: products of two activations, grouped or dilated convolutions, weights that are not symmetric int8
@@ -43,13 +44,15 @@ class _AnchorFuser(Rewriter):
         if op_name(value) != "quantize" or not is_per_tensor(value):
             return None
         target = quantization_of(value)
+        if not target.is_activation:
+            return None
         if anchor := match_anchor(self, target.data):
             return self.layer_call(anchor, target)
         bound = self.lookup(target.data)
         if op_name(bound) == "add":
             for residual, branch in (bound.args, bound.args[::-1]):
                 source, anchor = dequantized(self, residual), match_anchor(self, branch)
-                if source and anchor:
+                if source and source.is_activation and anchor:
                     return self.residual_call(anchor, source, target)
         return None
 
@@ -69,12 +72,15 @@ class _AnchorFuser(Rewriter):
         weight, bias, mult = _parameters(anchor, target.scale)
         qp = np.array([anchor.source.zero_point, target.zero_point], np.int32)
         source = self.reshape(anchor.source.data, anchor.input_shape)
-        return self.reshape(self.call_kernel(anchor.kernel, [source, weight, bias, mult, qp]), anchor.shape)
+        kernel = replace(anchor.kernel, out_dtype=target.dtype)
+        return self.reshape(self.call_kernel(kernel, [source, weight, bias, mult, qp]), anchor.shape)
 
     def residual_call(self, anchor: Anchor, residual: Quantized, target: Quantized) -> relax.Expr:
         self.layer = anchor.layer
         weight, bias, mult = _parameters(anchor, target.scale)
-        params = residual_params(mult, target.scale, residual.scale, residual.zero_point)
+        params = residual_params(
+            mult, target.scale, residual.scale, residual.zero_point, target.dtype, residual.dtype
+        )
         operands = [
             self.reshape(anchor.source.data, anchor.input_shape),
             weight,
@@ -85,12 +91,18 @@ class _AnchorFuser(Rewriter):
             params.rp,
             params.rs,
         ]
-        kernel = replace(anchor.kernel, epilogue="residual")
+        kernel = replace(anchor.kernel, epilogue="residual", out_dtype=target.dtype, r_dtype=residual.dtype)
         return self.reshape(self.call_kernel(kernel, operands), anchor.shape)
 
 
 def _parameters(anchor: Anchor, scale_out: float) -> DenseParams:
     source = anchor.source
     return dense_params(
-        anchor.weight.data, anchor.bias, source.scale, source.zero_point, scale_out, scales=anchor.channel_scale
+        anchor.weight.data,
+        anchor.bias,
+        source.scale,
+        source.zero_point,
+        scale_out,
+        scales=anchor.channel_scale,
+        x_dtype=source.dtype,
     )

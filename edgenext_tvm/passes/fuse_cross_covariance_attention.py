@@ -60,7 +60,7 @@ class _AttentionFuser(Rewriter):
             return None
         target = quantization_of(value)
         found = self.match(target.data)
-        if found is None:
+        if found is None or (found.qkv.dtype, target.dtype) != ("int8", "int8"):
             return None
         self.layer = found.layer or self.layer
         shape = {"t": found.tokens, "c": found.channels, "heads": found.heads}

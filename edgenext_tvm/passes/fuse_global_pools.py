@@ -40,11 +40,14 @@ class _PoolFuser(Rewriter):
         if op_name(mean) != "mean":
             return None
         source = dequantized(self, mean.args[0])
-        if source is None or len(shape_of(source.data)) != 4 or sorted(int(a) % 4 for a in mean.attrs.axis) != [1, 2]:
+        if source is None or not (source.is_activation and target.is_activation):
+            return None
+        if len(shape_of(source.data)) != 4 or sorted(int(a) % 4 for a in mean.attrs.axis) != [1, 2]:
             return None
         self.layer = layer_of(mean) or self.layer
         n, h, w, c = shape_of(source.data)
         mult = pool_params(source.scale, target.scale, h, w)
         qp = np.array([source.zero_point, target.zero_point], np.int32)
-        pooled = self.call_kernel(GlobalAvgPool(n=n, h=h, w=w, c=c), [source.data, mult, qp])
+        kernel = GlobalAvgPool(n, h, w, c, source.dtype, target.dtype)
+        pooled = self.call_kernel(kernel, [source.data, mult, qp])
         return self.reshape(pooled, shape_of(var))

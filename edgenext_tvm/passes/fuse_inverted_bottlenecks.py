@@ -11,8 +11,8 @@ After::
 
 Why here: after the fusions that make dense layers, their tables and their residuals.
 
-Leaves alone: hidden tensors that others read, and small ones (less than MIN_HIDDEN_BYTES), for which memory is no
-concern and whole layers use the weights better.
+Leaves alone: layers that read or write wide tensors (int16), hidden tensors that others read, and small ones (less than
+MIN_HIDDEN_BYTES), for which memory is no concern and whole layers use the weights better.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class _BottleneckFuser(Rewriter):
             return None
         widen = self.kernel_of_call(widening)
         if not isinstance(widen, Dense) or widen.epilogue != "lut" or (widen.t, widen.co) != (narrow.t, narrow.ci):
+            return None
+        if widen.is_wide or narrow.is_wide:
             return None
         if widen.t * widen.co < MIN_HIDDEN_BYTES:
             return None

@@ -24,6 +24,8 @@ from tvm import relax
 from tvm.ir import GenericConst as Constant
 from tvm_ffi import structural_equal
 
+from edgenext_tvm.kernels.wide import WIDE_QMAX, WIDE_QMIN
+from edgenext_tvm.passes.qdq import quantization_of
 from edgenext_tvm.passes.rewrite import Rewriter, bindings_of, layer_of, op_name, remove_dead_code, shape_of, with_layer
 
 
@@ -93,8 +95,17 @@ class IslandFuser(Rewriter):
         if not isinstance(value, relax.Call) or op_name(value) in ("reshape", "call_tir", "call_tir_inplace"):
             return None
         if isinstance(var.ty, relax.TensorType) and str(var.ty.dtype) != "float32":
+            if op_name(value) == "quantize" and str(value.attrs.out_dtype) == "int16":
+                value = self.within_wide_range(value)
             return self.island(self.emit(value))
         return None
+
+    def within_wide_range(self, value: relax.Call) -> relax.Call:
+        """Return a quantization to a wide tensor that saturates at its 12 bits and not at those of int16."""
+        params = quantization_of(value)
+        low, high = ((bound - params.zero_point) * params.scale for bound in (WIDE_QMIN, WIDE_QMAX))
+        clipped = self.emit(relax.op.clip(value.args[0], low, high))
+        return relax.Call(value.op, [clipped, *value.args[1:]], value.attrs, value.ty_args)
 
     def slice_of_split(self, part: relax.TupleGetItem) -> relax.Call:
         """Return the one part alone: an island has one result, and its other parts would be computed for nothing."""

@@ -1,4 +1,4 @@
-"""Layer normalisation of an int8 tensor over its last axis becomes one integer kernel.
+"""Layer normalisation of an int8 or wide (int16) tensor over its last axis becomes one integer kernel.
 
 Before::
 
@@ -45,14 +45,23 @@ class _LayerNormFuser(Rewriter):
             return None
         source = dequantized(self, norm.args[0])
         shape = shape_of(var)
-        if source is None or [int(a) % len(shape) for a in norm.attrs.axes] != [len(shape) - 1]:
+        if source is None or not (source.is_activation and target.is_activation):
+            return None
+        if [int(a) % len(shape) for a in norm.attrs.axes] != [len(shape) - 1]:
             return None
         self.layer = layer_of(norm) or self.layer
         gamma, beta = (a.value.numpy().astype(np.float32) for a in norm.args[1:3])
         affine = bool((gamma != 1).any() or (beta != 0).any())
-        kernel = LayerNorm(t=prod(shape[:-1]), c=shape[-1], affine=affine)
+        kernel = LayerNorm(prod(shape[:-1]), shape[-1], affine, source.dtype, target.dtype)
         params = layer_norm_params(
-            float(norm.attrs.epsilon), source.scale, target.scale, kernel.c, *((gamma, beta) if affine else ())
+            float(norm.attrs.epsilon),
+            source.scale,
+            target.scale,
+            kernel.c,
+            gamma if affine else None,
+            beta if affine else None,
+            source.dtype,
+            target.dtype,
         )
         operands = [
             self.reshape(source.data, (kernel.t, kernel.c)),

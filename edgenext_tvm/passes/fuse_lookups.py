@@ -12,8 +12,8 @@ After::
 Why here: after FuseAnchors, which made the kernels that tables are merged into. A table holds what float64
 arithmetic gives for each of the 256 inputs, rounded once: nothing is approximated and every target has the same bits.
 
-Leaves alone: a layer whose int8 result others read as well (the table is then a kernel of its own), and
-functions of more than one tensor.
+Leaves alone: a layer whose int8 result others read as well (the table is then a kernel of its own), functions of more
+than one tensor, and functions from or to wide tensors (int16), whose plain requantization is a kernel of its own.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from dataclasses import replace
 import numpy as np
 import tvm
 from tvm import relax
+from tvm.ir import GenericConst as Constant
 
 from edgenext_tvm.kernels.conv2d import Conv2d
 from edgenext_tvm.kernels.dense import Dense
 from edgenext_tvm.kernels.depthwise import Depthwise
 from edgenext_tvm.kernels.lut import Lut
-from edgenext_tvm.kernels.qparams import lut_params
+from edgenext_tvm.kernels.qparams import lut_params, rescale_params
 from edgenext_tvm.kernels.requantize import lut as apply_table
+from edgenext_tvm.kernels.rescale import Rescale
 from edgenext_tvm.passes.elementwise import IDENTITY_TABLE, Function, elementwise_function
-from edgenext_tvm.passes.qdq import is_per_tensor, quantization_of
+from edgenext_tvm.passes.qdq import Quantized, dequantized, is_per_tensor, quantization_of
 from edgenext_tvm.passes.rewrite import Rewriter, layer_of, op_name, shape_of
 
 
@@ -45,6 +47,11 @@ class _LookupFuser(Rewriter):
         if op_name(value) != "quantize" or not is_per_tensor(value):
             return None
         target = quantization_of(value)
+        source = dequantized(self, target.data)
+        if source is not None and "int16" in (source.dtype, target.dtype):
+            return self.rescaled(source, target, shape_of(var))
+        if target.dtype != "int8":
+            return None
         found = elementwise_function(self, target.data)
         if found is None:
             return None
@@ -79,6 +86,16 @@ class _LookupFuser(Rewriter):
             return None
         self.layer = layer_of(call) or self.layer
         return self.call_kernel(kernel, operands)
+
+    def rescaled(self, source: Quantized, target: Quantized, shape: tuple[int, ...]) -> relax.Expr | None:
+        """Return a requantization from or to a wide tensor, which is arithmetic and no table."""
+        if isinstance(source.data, Constant) or not (source.is_activation and target.is_activation):
+            return None
+        *rows, c = shape or (1,)
+        kernel = Rescale(int(np.prod(rows)), c, source.dtype, target.dtype)
+        qp = np.array([source.zero_point, target.zero_point], np.int32)
+        mult = rescale_params(source.scale, target.scale)
+        return self.reshape(self.call_kernel(kernel, [self.reshape(source.data, (kernel.t, c)), mult, qp]), shape)
 
     def separate(self, data: relax.Expr, table: np.ndarray) -> relax.Expr:
         *rows, c = shape_of(data) or (1, 1)

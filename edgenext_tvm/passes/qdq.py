@@ -8,19 +8,29 @@ import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst as Constant
 
+from edgenext_tvm.kernels.wide import ACTIVATION_DTYPES
 from edgenext_tvm.passes.rewrite import Rewriter, op_name
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """An int8 tensor and its per-tensor parameters: ``real = scale * (data - zero_point)``."""
+    """An integer tensor and its per-tensor parameters: ``real = scale * (data - zero_point)``.
+
+    dtype int16 means a wide tensor, whose values keep to 12 bits (`kernels.wide`), wherever `quantize` made it.
+    """
 
     data: relax.Expr
     scale: float
     zero_point: int
+    dtype: str = "int8"
+
+    @property
+    def is_activation(self) -> bool:
+        """Whether kernels read and write tensors of that dtype: int8 or wide."""
+        return self.dtype in ACTIVATION_DTYPES
 
     def same_parameters(self, other: Quantized) -> bool:
-        return self.scale == other.scale and self.zero_point == other.zero_point
+        return (self.scale, self.zero_point, self.dtype) == (other.scale, other.zero_point, other.dtype)
 
     def with_data(self, data: relax.Expr) -> Quantized:
         return replace(self, data=data)
@@ -28,7 +38,7 @@ class Quantized:
     def dequantize(self) -> relax.Call:
         """Return the (unbound) call that turns the tensor into float32."""
         return relax.op.dequantize(
-            self.data, relax.const(self.scale, "float32"), relax.const(self.zero_point, "int8"), -1, "float32"
+            self.data, relax.const(self.scale, "float32"), relax.const(self.zero_point, self.dtype), -1, "float32"
         )
 
 
@@ -43,7 +53,7 @@ class Weight:
 def quantization_of(call: relax.Call) -> Quantized:
     """Return the per-tensor parameters of a quantize or dequantize call, with its operand as data."""
     scale, zero_point = (float(a.value.numpy().reshape(-1)[0]) for a in call.args[1:3])
-    return Quantized(call.args[0], scale, int(zero_point))
+    return Quantized(call.args[0], scale, int(zero_point), str(call.args[2].ty.dtype))
 
 
 def is_per_tensor(call: relax.Call) -> bool:
@@ -52,14 +62,14 @@ def is_per_tensor(call: relax.Call) -> bool:
 
 
 def quantize(data: relax.Expr, params: Quantized) -> relax.Call:
-    """Return the (unbound) call that quantizes `data` to int8 with the parameters of `params`."""
+    """Return the (unbound) call that quantizes `data` with the parameters of `params`."""
     return relax.op.quantize(
-        data, relax.const(params.scale, "float32"), relax.const(params.zero_point, "int8"), -1, "int8"
+        data, relax.const(params.scale, "float32"), relax.const(params.zero_point, params.dtype), -1, params.dtype
     )
 
 
 def dequantized(rewriter: Rewriter, expr: relax.Expr) -> Quantized | None:
-    """Return the int8 tensor behind a value that is a per-tensor dequantization, else None."""
+    """Return the integer tensor behind a value that is a per-tensor dequantization, else None."""
     bound = rewriter.lookup(expr)
     if op_name(bound) == "dequantize" and is_per_tensor(bound):
         return quantization_of(bound)

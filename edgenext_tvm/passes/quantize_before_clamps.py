@@ -14,7 +14,8 @@ Why here: after CanonicalizeQDQ and before the fusions; ONNX exporters leave no 
 its ReLU. Quantization is monotonic, so both orders give the same int8 value. What remains is a table, which
 FuseLookups merges into the layer or drops where quantization clamps by itself.
 
-Leaves alone: clamps of a dequantized tensor (they are tables already), and functions that are not clamps.
+Leaves alone: clamps of a dequantized tensor (they are tables already), clamps to a wide tensor (int16), and functions
+that are not clamps.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class _ClampSinker(Rewriter):
         if op_name(value) != "quantize" or not is_per_tensor(value):
             return None
         target = quantization_of(value)
-        return self.clamped(target) if self.is_float_clamp(target.data) else None
+        return self.clamped(target) if target.dtype == "int8" and self.is_float_clamp(target.data) else None
 
     def is_float_clamp(self, expr: relax.Expr) -> bool:
         return op_name(self.lookup(expr)) in CLAMPS and elementwise_function(self, expr) is None

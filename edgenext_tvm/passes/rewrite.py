@@ -189,7 +189,7 @@ class Rewriter:
         fields = {k: v for k, v in dataclasses.asdict(kernel).items() if k in ("t", "h", "w", "ci", "c", "co", "kh")}
         name = f"{kernel.kind}_{'x'.join(str(v) for v in fields.values())}"
         epilogue = getattr(kernel, "epilogue", "none")
-        name += "" if epilogue == "none" else f"_{epilogue}"
+        name += ("" if epilogue == "none" else f"_{epilogue}") + ("_wide" if kernel.is_wide else "")
         candidates = [name, *(f"{name}_{i}" for i in range(1, len(self._kernels) + 2))]
         return next(c for c in candidates if c not in self._kernels)
 

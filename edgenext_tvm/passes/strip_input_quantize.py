@@ -12,7 +12,7 @@ After::
 Why here: after CanonicalizeQDQ, when the input has one reader. The library's preprocessing maps pixel levels to
 int8 through a table, so a float image never exists.
 
-Leaves alone: a float program (no quantize reads the input), or one that quantizes its input in two ways.
+Leaves alone: a float program (no quantize reads the input), or one that quantizes its input in two ways or not to int8.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def strip_input_quantize(mod: tvm.IRModule) -> tvm.IRModule:
     if not readers or any(op_name(r) != "quantize" or not is_per_tensor(r) for r in readers):
         return mod
     params = {(p.scale, p.zero_point) for p in map(quantization_of, readers)}
-    if len(params) != 1:
+    if len(params) != 1 or any(quantization_of(r).dtype != "int8" for r in readers):
         return mod
     ((scale, zero_point),) = params
     mod = _InputStripper(mod).run()

@@ -27,7 +27,9 @@ from tvm import relax
 
 from edgenext_tvm.kernels.depthwise import Depthwise
 from edgenext_tvm.kernels.lut import Lut
-from edgenext_tvm.passes.elementwise import IDENTITY_TABLE
+from edgenext_tvm.kernels.rescale import Rescale
+from edgenext_tvm.kernels.wide import ACTIVATION_DTYPES
+from edgenext_tvm.passes.channel_copy import channel_copy
 from edgenext_tvm.passes.rewrite import Rewriter, bindings_of, op_name, shape_of
 
 
@@ -52,7 +54,7 @@ class _ConcatWriter(Rewriter):
         self.buffers: dict[relax.Var, relax.Expr] = {}
         old = dict(bindings_of(mod))
         for var, value in old.items():
-            if op_name(value) == "concat" and _is_int8_along_channels(value, var):
+            if op_name(value) == "concat" and _is_along_channels(value, var):
                 self.assign_slots(var, value, old)
 
     def assign_slots(self, concat: relax.Var, value: relax.Call, old: dict[relax.Var, relax.Expr]) -> None:
@@ -62,7 +64,8 @@ class _ConcatWriter(Rewriter):
             while op_name(old.get(writer)) == "reshape" and shape_of(old[writer].args[0])[-1] == shape_of(part)[-1]:
                 writer = old[writer].args[0]
             kernel = self.kernel_of_call(old.get(writer))
-            if isinstance(kernel, Depthwise | Lut) and kernel.y_channels == kernel.c and writer not in self.slots:
+            writes_all = isinstance(kernel, Depthwise | Lut | Rescale) and kernel.y_channels == kernel.c
+            if writes_all and writer not in self.slots:
                 self.slots[writer] = _Slot(concat, offset, shape_of(concat)[-1])
             offset += shape_of(part)[-1]
 
@@ -70,14 +73,14 @@ class _ConcatWriter(Rewriter):
         if var in self.slots:
             slot = self.slots[var]
             kernel = self.kernel_of_call(value)
-            assert isinstance(kernel, Depthwise | Lut)
+            assert isinstance(kernel, Depthwise | Lut | Rescale)
             self.write(slot, kernel, list(value.args[1].fields))
             return self.slice_of(slot, shape_of(var))
-        if op_name(value) == "concat" and _is_int8_along_channels(value, var):
+        if op_name(value) == "concat" and _is_along_channels(value, var):
             return self.complete(value, var)
         return None
 
-    def write(self, slot: _Slot, kernel: Depthwise | Lut, operands: list[relax.Expr]) -> None:
+    def write(self, slot: _Slot, kernel: Depthwise | Lut | Rescale, operands: list[relax.Expr]) -> None:
         """Call `kernel` so that it writes into the slot; the first writer makes the buffer."""
         buffer = self.buffers.get(slot.concat)
         kernel = replace(kernel, y_channels=slot.total, y_offset=slot.offset, inplace=buffer is not None)
@@ -97,13 +100,13 @@ class _ConcatWriter(Rewriter):
         for part in value.args[0].fields:
             *rows, width = shape_of(part)
             if offset not in written:
-                copy = Lut(t=prod(rows), c=width)
-                operands = [self.reshape(part, (copy.t, width)), relax.const(IDENTITY_TABLE)]
+                copy, parameters = channel_copy(prod(rows), width, str(var.ty.dtype))
+                operands = [self.reshape(part, (copy.t, width)), *map(relax.const, parameters)]
                 self.write(_Slot(var, offset, shape_of(var)[-1]), copy, operands)
             offset += width
         return self.reshape(self.buffers[var], shape_of(var))
 
 
-def _is_int8_along_channels(concat: relax.Call, var: relax.Var) -> bool:
+def _is_along_channels(concat: relax.Call, var: relax.Var) -> bool:
     rank = len(shape_of(var))
-    return str(var.ty.dtype) == "int8" and int(concat.attrs.axis) % rank == rank - 1
+    return str(var.ty.dtype) in ACTIVATION_DTYPES and int(concat.attrs.axis) % rank == rank - 1

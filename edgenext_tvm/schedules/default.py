@@ -28,6 +28,7 @@ _ROWWISE = {
     "global_avg_pool": schedule_global_avg_pool,
     "layer_norm": schedule_layer_norm,
     "lut": schedule_lut,
+    "rescale": schedule_add,
 }
 
 Spaces = Callable[[Kernel, tirx.PrimFunc, frozenset[str]], "Space | None"]

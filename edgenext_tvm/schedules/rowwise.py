@@ -1,4 +1,4 @@
-"""Schedules of the kernels without a matrix product: layer_norm, lut, add, global_avg_pool."""
+"""Schedules of the kernels without a matrix product: layer_norm, lut, add, rescale, global_avg_pool."""
 
 from __future__ import annotations
 

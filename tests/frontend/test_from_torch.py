@@ -104,12 +104,19 @@ def quantized_relu(dtype: torch.dtype, low: int, high: int) -> torch.export.Expo
     return exported(Relu(), (2, 6))
 
 
-@pytest.mark.parametrize("dtype, low, high", [(torch.int8, -128, 127), (torch.uint8, 0, 255)])
-def test_activations_may_be_signed_or_unsigned(dtype: torch.dtype, low: int, high: int) -> None:
+@pytest.mark.parametrize(
+    "dtype, low, high", [(torch.int8, -128, 127), (torch.uint8, 0, 255), (torch.int16, -2048, 2047)]
+)
+def test_activations_may_be_signed_or_unsigned_or_wide(dtype: torch.dtype, low: int, high: int) -> None:
     mod = import_program(quantized_relu(dtype, low, high))
     (quantize,) = [value for _, value in bindings_of(mod) if op_name(value) == "quantize"]
     assert str(quantize.attrs.out_dtype) == str(dtype).removeprefix("torch.")
     assert int(quantize.args[2].value.numpy()) == high // 2 + 3
+
+
+def test_an_int16_tensor_of_more_than_12_bits_is_refused() -> None:
+    with pytest.raises(UserError, match=r"quantizes to int16 in \[-32768, 32767\]; values .* keep to \[-2048, 2047\]"):
+        import_program(quantized_relu(torch.int16, -32768, 32767))
 
 
 def test_a_dynamic_shape_is_refused(network: nn.Module) -> None:

@@ -19,6 +19,7 @@ from tvm import relax
 from tvm.ir import GenericConst as Constant
 
 from edgenext_tvm.kernels.base import kernel_of
+from edgenext_tvm.kernels.wide import QRANGE, levels
 from edgenext_tvm.passes.rewrite import bindings_of, op_name, remove_dead_code, shape_of, split_sections
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -35,14 +36,12 @@ class Graph:
         return self.builder.emit(call)
 
     def dequantize(self, x: relax.Expr, scale: float, zero_point: int) -> relax.Var:
-        return self.emit(
-            relax.op.dequantize(x, relax.const(scale, "float32"), relax.const(zero_point, "int8"), -1, "float32")
-        )
+        zero = relax.const(zero_point, str(x.ty.dtype))
+        return self.emit(relax.op.dequantize(x, relax.const(scale, "float32"), zero, -1, "float32"))
 
-    def quantize(self, x: relax.Expr, scale: float, zero_point: int) -> relax.Var:
-        return self.emit(
-            relax.op.quantize(x, relax.const(scale, "float32"), relax.const(zero_point, "int8"), -1, "int8")
-        )
+    def quantize(self, x: relax.Expr, scale: float, zero_point: int, dtype: str = "int8") -> relax.Var:
+        zero = relax.const(zero_point, dtype)
+        return self.emit(relax.op.quantize(x, relax.const(scale, "float32"), zero, -1, dtype))
 
     def constant(self, shape: tuple[int, ...], scale: float = 1.0) -> relax.Expr:
         return relax.const(self.rng.normal(0, scale, shape).astype(np.float32))
@@ -108,16 +107,18 @@ def run() -> Callable[[tvm.IRModule, np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def levels_apart(run: Callable[[tvm.IRModule, np.ndarray], np.ndarray]) -> Callable[..., int]:
-    """How far two modules are apart at most, in int8 levels, on random int8 input."""
+    """How far two modules are apart at most, in levels of their int8 or wide results, on random input."""
 
     def compare(before: tvm.IRModule, after: tvm.IRModule, seed: int = 7) -> int:
-        shape = shape_of(before["main"].params[0])
-        x = np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int8)
+        image = before["main"].params[0]
+        low, high = QRANGE[str(image.ty.dtype)]
+        x = np.random.default_rng(seed).integers(low, high + 1, shape_of(image)).astype(str(image.ty.dtype))
         expected, actual = run(before, x), run(after, x)
         assert expected.shape == actual.shape
-        assert expected.dtype == actual.dtype == np.int8
-        assert expected.std() > 5, "a test network must not be constant"
-        assert (np.abs(expected.astype(int)) == 128).mean() < 0.7, "a test network must not be saturated"
+        assert expected.dtype == actual.dtype
+        assert expected.std() > 5 * levels(expected.dtype.name) / 256, "a test network must not be constant"
+        ends = np.isin(expected, QRANGE[expected.dtype.name])
+        assert ends.mean() < 0.7, "a test network must not be saturated"
         return int(np.abs(expected.astype(int) - actual.astype(int)).max())
 
     return compare
@@ -132,7 +133,7 @@ class _Interpreter:
         for var, value in bindings_of(self.mod):
             self.env[var] = self.evaluate(value, var)
         result = self.env[self.mod["main"].body.body]
-        return result if result.dtype == np.int8 else result.astype(np.float32)
+        return result if result.dtype.name in QRANGE else result.astype(np.float32)
 
     def array(self, expr: relax.Expr) -> np.ndarray:
         return expr.value.numpy() if isinstance(expr, Constant) else self.env[expr]
@@ -184,9 +185,11 @@ def _along(array: np.ndarray, axis: int, rank: int) -> np.ndarray:
 
 
 def _quantize(attrs, x, scale, zero_point):
-    levels = np.rint(x / _along(scale, int(attrs.axis), x.ndim).astype(np.float64))
-    info = np.iinfo(str(attrs.out_dtype))
-    return np.clip(levels + _along(zero_point, int(attrs.axis), x.ndim), info.min, info.max).astype(info.dtype)
+    rounded = np.rint(x / _along(scale, int(attrs.axis), x.ndim).astype(np.float64))
+    dtype = str(attrs.out_dtype)
+    info = np.iinfo(dtype)
+    low, high = QRANGE.get(dtype, (info.min, info.max))
+    return np.clip(rounded + _along(zero_point, int(attrs.axis), x.ndim), low, high).astype(dtype)
 
 
 def _dequantize(attrs, x, scale, zero_point):

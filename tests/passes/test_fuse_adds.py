@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import tvm
 from tvm import relax
 
+from edgenext_tvm.kernels.base import kernel_of
 from edgenext_tvm.passes.fuse_adds import fuse_adds
 
 
@@ -17,6 +19,26 @@ def test_a_sum_is_one_kernel(network, kinds, levels_apart) -> None:
     before = network(body, 12, 12)
     after = fuse_adds(before)
     assert kinds(after) == {"permute_dims": 1, "add": 1}
+    assert levels_apart(before, after) <= 1
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("int16", "int8", "int8"), ("int8", "int16", "int16"), ("int16", "int16", "int16")], ids="-".join
+)
+def test_a_sum_of_wide_tensors_is_one_kernel(network, kinds, levels_apart, dtypes: tuple[str, str, str]) -> None:
+    finer = [16 if dtype == "int16" else 1 for dtype in dtypes]
+
+    def body(g, x):
+        real = g.dequantize(x, 0.03, 11)
+        a = g.dequantize(g.quantize(real, 0.03 / finer[0], 11, dtypes[0]), 0.03 / finer[0], 11)
+        b = g.dequantize(g.quantize(real, 0.05 / finer[1], -40, dtypes[1]), 0.05 / finer[1], -40)
+        return g.quantize(g.emit(relax.op.add(a, b)), 0.06 / finer[2], 3, dtypes[2])
+
+    before = network(body, 12, 12)
+    after = fuse_adds(before)
+    assert kinds(after)["add"] == 1
+    (kernel,) = [kernel_of(f) for gv, f in after.functions.items() if gv.name_hint != "main"]
+    assert (kernel.a_dtype, kernel.b_dtype, kernel.out_dtype) == dtypes
     assert levels_apart(before, after) <= 1
 
 

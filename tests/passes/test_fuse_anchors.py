@@ -114,6 +114,55 @@ def test_the_sum_that_ends_a_layer_joins_its_kernel(
     assert levels_apart(before, after) <= 1
 
 
+WIDE = [("int16", "int8", "int8"), ("int8", "int16", "int8"), ("int8", "int8", "int16"), ("int16", "int16", "int16")]
+
+
+@pytest.mark.parametrize(("x_dtype", "r_dtype", "out_dtype"), WIDE)
+@pytest.mark.parametrize("layer", ["dense", "depthwise", "conv2d"])
+def test_any_activation_of_a_layer_may_be_wide(
+    network, kinds, levels_apart, layer: str, x_dtype: str, r_dtype: str, out_dtype: str
+) -> None:
+    """int16 operands and results; each is made from the int8 input and has a range that fits it."""
+    finer = {"int8": 1, "int16": 16}
+
+    def body(g, x):
+        real = g.dequantize(x, 0.03, 11)
+        source = g.dequantize(g.quantize(real, 0.03 / finer[x_dtype], 11, x_dtype), 0.03 / finer[x_dtype], 11)
+        residual = g.dequantize(g.quantize(real, 0.03 / finer[r_dtype], 11, r_dtype), 0.03 / finer[r_dtype], 11)
+        shape = {"dense": (1, 1, 8, 8), "depthwise": (3, 3, 1, 8), "conv2d": (3, 3, 8, 8)}[layer]
+        padding = (0, 0, 0, 0) if layer == "dense" else (1, 1, 1, 1)
+        branch = g.conv2d(source, shape, groups=8 if layer == "depthwise" else 1, padding=padding)
+        return g.quantize(g.emit(relax.op.add(residual, branch)), 0.09 / finer[out_dtype], -9, out_dtype)
+
+    before = network(body, 1, 4, 4, 8)
+    after = fuse_anchors(before)
+    assert kinds(after)[f"{layer}+residual"] == 1
+    found = [kernel_of(f) for gv, f in after.functions.items() if gv.name_hint != "main"]
+    assert [(k.x_dtype, k.r_dtype, k.out_dtype) for k in found] == [(x_dtype, r_dtype, out_dtype)]
+    assert "_wide" in str(after)
+    assert levels_apart(before, after) <= 1
+
+
+def test_a_layer_without_residual_reads_and_writes_wide_tensors(network, kinds, levels_apart) -> None:
+    def body(g, x):
+        return g.quantize(g.linear(g.dequantize(x, 0.02 / 16, -700), 12, 20), 0.1 / 16, 90, "int16")
+
+    before = network(body, 6, 12, dtype="int16")
+    after = fuse_anchors(before)
+    assert kinds(after) == {"dense": 1}
+    assert (kernel(after).x_dtype, kernel(after).out_dtype) == ("int16", "int16")
+    # The bias is rounded to a step of the accumulator.
+    assert levels_apart(before, after) <= 1
+
+
+def test_the_last_layer_reads_a_wide_tensor(network, kinds, run) -> None:
+    before = network(lambda g, x: g.linear(g.dequantize(x, 0.02 / 16, 5), 12, 10), 1, 12, dtype="int16")
+    after = fuse_anchors(before)
+    assert (kernel(after).x_dtype, kernel(after).out_dtype) == ("int16", "float32")
+    x = np.random.default_rng(1).integers(-2048, 2048, (1, 12)).astype(np.int16)
+    np.testing.assert_allclose(run(after, x), run(before, x), atol=0.02 / 16 * 0.015 + 1e-6)
+
+
 def test_a_residual_may_be_seen_through_reshapes_of_the_layer(network, kinds, levels_apart) -> None:
     def body(g, x):
         tokens = g.emit(relax.op.reshape(x, [16, 8]))

@@ -55,6 +55,15 @@ def test_two_layers_become_one_kernel_with_the_same_bits(network, kinds, levels_
     assert levels_apart(before, after) == 0
 
 
+def test_a_bottleneck_of_a_wide_residual_stays_two_layers(network, kinds) -> None:
+    def body(g, x):
+        y = g.linear(g.dequantize(widen(g, x), 0.04, -50), HIDDEN, CI)
+        return g.quantize(g.emit(relax.op.add(y, g.dequantize(x, 0.02, 0))), 0.06 / 16, 5, "int16")
+
+    after = fuse_inverted_bottlenecks(layers(network(body, ROWS, CI)))
+    assert kinds(after) == {"dense+lut": 1, "dense+residual": 1}
+
+
 class _Name(Rewriter):
     """Says which module each kernel call comes from: its epilogue's name."""
 

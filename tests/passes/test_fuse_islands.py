@@ -106,3 +106,24 @@ def test_equal_islands_share_one_function(network, kinds, levels_apart) -> None:
     assert kinds(after) == {"island": 3}
     assert len(after.functions) == 2
     assert levels_apart(before, after) <= 1
+
+
+def test_an_island_saturates_a_wide_result_at_12_bits(network, kinds, run) -> None:
+    def body(g, x):
+        real = g.dequantize(x, 0.05, 3)
+        return g.quantize(g.emit(relax.op.sigmoid(real)), 2.0**-14, -1500, "int16")
+
+    before = network(body, 4, 8)
+    after = fuse_islands(before)
+    assert kinds(after) == {"island": 1}
+    x = np.arange(-128, 128, 8, dtype=np.int8).reshape(4, 8)
+    expected = np.clip(np.rint(2.0**14 / (1 + np.exp(-0.05 * (x.astype(float) - 3)))) - 1500, -2048, 2047)
+    assert expected.max() == 2047 > expected.min()
+    assert np.abs(run(after, x) - expected).max() <= 1
+
+
+def test_a_movement_of_a_wide_tensor_is_an_island(network, kinds, levels_apart) -> None:
+    before = network(lambda g, x: g.emit(relax.op.permute_dims(x, [1, 0])), 6, 8, dtype="int16")
+    after = fuse_islands(before)
+    assert kinds(after) == {"island": 1}
+    assert levels_apart(before, after) == 0

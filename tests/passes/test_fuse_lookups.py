@@ -130,3 +130,24 @@ def test_tables_in_a_row_are_one_table(network, kinds, levels_apart) -> None:
     after = fuse_lookups(before)
     assert kinds(after) == {"lut": 1}
     assert levels_apart(before, after) == 0
+
+
+@pytest.mark.parametrize(("x_dtype", "out_dtype"), [("int8", "int16"), ("int16", "int8"), ("int16", "int16")])
+def test_a_requantization_with_a_wide_tensor_is_one_kernel(network, kinds, levels_apart, x_dtype, out_dtype) -> None:
+    s_in, s_out = (0.03 / 16 if x_dtype == "int16" else 0.03), (0.04 / 16 if out_dtype == "int16" else 0.04)
+    before = network(lambda g, x: g.quantize(g.dequantize(x, s_in, 7), s_out, -9, out_dtype), 4, 6, dtype=x_dtype)
+    after = fuse_lookups(before)
+    assert kinds(after) == {"rescale": 1}
+    assert levels_apart(before, after) <= 1
+
+
+def test_a_function_of_or_to_a_wide_tensor_is_left_alone(network) -> None:
+    def to_wide(g, x):
+        return g.quantize(g.emit(relax.op.nn.gelu(g.dequantize(x, 0.05, 3))), 0.05 / 16, 3, "int16")
+
+    def of_wide(g, x):
+        return g.quantize(g.emit(relax.op.nn.gelu(g.dequantize(x, 0.05 / 16, 3))), 0.05, 3)
+
+    for body, dtype in ((to_wide, "int8"), (of_wide, "int16")):
+        before = network(body, 4, 6, dtype=dtype)
+        tvm.ir.assert_structural_equal(fuse_lookups(before), before)

@@ -47,3 +47,11 @@ def test_other_functions_and_clamps_of_dequantized_tensors_are_left_alone(networ
 
     before = network(body, 6, 12)
     tvm.ir.assert_structural_equal(quantize_before_clamps(before), before)
+
+
+def test_a_clamp_to_a_wide_tensor_is_left_alone(network) -> None:
+    def body(g, x):
+        return g.quantize(relu(g, g.linear(g.dequantize(x, 0.02, 5), 12, 20)), 0.07 / 16, -10, "int16")
+
+    before = network(body, 6, 12)
+    tvm.ir.assert_structural_equal(quantize_before_clamps(before), before)

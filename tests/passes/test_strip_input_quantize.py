@@ -41,3 +41,8 @@ def test_an_input_quantized_in_two_ways_stays_float() -> None:
             return c
 
     tvm.ir.assert_structural_equal(strip_input_quantize(Before), Before)
+
+
+def test_a_wide_input_stays_float(network) -> None:
+    before = network(lambda g, x: g.quantize(x, 0.5, 3, "int16"), 2, 6, dtype="float32")
+    tvm.ir.assert_structural_equal(strip_input_quantize(before), before)

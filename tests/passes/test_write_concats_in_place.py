@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tvm
 from tvm import relax
 
@@ -16,9 +17,9 @@ SCALE, ZERO = 0.05, 4
 
 
 def depthwise(g, x, channels: int):
-    """Int8 to int8 with equal parameters, so that parts can be concatenated."""
+    """From and to one dtype with equal parameters, so that parts can be concatenated."""
     y = g.conv2d(g.dequantize(x, SCALE, ZERO), (3, 3, 1, channels), groups=channels, padding=(1, 1, 1, 1))
-    return g.quantize(y, SCALE, ZERO)
+    return g.quantize(y, SCALE, ZERO, str(x.ty.dtype))
 
 
 def split(g, x, sections):
@@ -63,19 +64,20 @@ def test_a_table_writes_its_part_in_place(network, kinds, levels_apart) -> None:
     assert levels_apart(before, after) <= 1
 
 
-def test_a_cascade_reads_its_parts_back_out_of_the_buffer(network, kinds, levels_apart) -> None:
+@pytest.mark.parametrize(("dtype", "copy"), [("int8", "lut"), ("int16", "rescale")])
+def test_a_cascade_reads_its_parts_back_out_of_the_buffer(network, kinds, levels_apart, dtype: str, copy: str) -> None:
     """SDTA's groups: each convolution also reads the result of the one before, which is a part of the buffer."""
 
     def body(g, x):
         a, b, c = split(g, x, [5, 10])
         first = depthwise(g, a, 5)
         total = g.emit(relax.op.add(g.dequantize(first, SCALE, ZERO), g.dequantize(b, SCALE, ZERO)))
-        second = depthwise(g, g.quantize(total, SCALE, ZERO), 5)
+        second = depthwise(g, g.quantize(total, SCALE, ZERO, dtype), 5)
         return g.emit(relax.op.concat([first, second, c], 3))
 
-    before = network(body, 1, 4, 4, 14)
+    before = network(body, 1, 4, 4, 14, dtype=dtype)
     after = fold_slices(lowered(before))
-    assert {k: v for k, v in kinds(after).items() if k != "reshape"} == {"depthwise": 2, "add": 1, "lut": 1}
+    assert {k: v for k, v in kinds(after).items() if k != "reshape"} == {"depthwise": 2, "add": 1, copy: 1}
     assert levels_apart(before, after) <= 1
 
 

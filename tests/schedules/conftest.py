@@ -15,6 +15,7 @@ from edgenext_tvm.kernels import (
     Kernel,
     LayerNorm,
     Lut,
+    Rescale,
     XcaApply,
     XcaScores,
 )
@@ -77,6 +78,9 @@ WIDE: list[Kernel] = [
     LayerNorm(49, 17, False, "int16", "int16"),
     LayerNorm(16, 168, x_dtype="int16"),
     LayerNorm(64, 100, True, "int16", "int16"),
+    Rescale(64, 28, x_channels=88, x_offset=60, y_channels=88, y_offset=60, inplace=True),
+    Rescale(5, 3, "int16", "int8"),
+    Rescale(49, 100, "int8", "int16"),
 ]
 """Kernels of wide tensors."""
 AWKWARD += WIDE
