@@ -23,6 +23,7 @@ SYNTHETIC = "synthetic"
 DEFAULT_SYNTHETIC_IMAGES = 64
 MAX_SYNTHETIC_IMAGES = 1_000_000
 SYNTHETIC_SIZE = 256
+EXIF_ORIENTATION = 0x0112
 
 
 class ImageSet(ABC):
@@ -45,16 +46,30 @@ class ImageSet(ABC):
         """Class number of image `index`, None where the source has no labels."""
         return self._label(int(self._chosen[index]))
 
+    def is_turned(self, index: int) -> bool:
+        """True where EXIF data wants image `index` turned or mirrored for display, which `image` does not do."""
+        try:
+            with Image.open(io.BytesIO(self._encoded(int(self._chosen[index])))) as opened:
+                return opened.getexif().get(EXIF_ORIENTATION, 1) != 1
+        except (OSError, SyntaxError, ValueError):  # raw pixels, or nothing that `image` could decode either
+            return False
+
     def select(self, limit: int | None, seed: int = 0) -> ImageSet:
         """A set of at most `limit` images of this one, chosen by `seed`, in their old order."""
         if limit is not None and limit < 1:
             raise UserError(f"image limit is {limit}; allowed: 1 or more (try 256)")
-        selected = copy.copy(self)
-        selected.seed = seed
+        picked = np.arange(len(self))
         if limit is not None and limit < len(self):
-            picked = np.random.default_rng(seed).permutation(len(self))[:limit]
-            selected._chosen = self._chosen[np.sort(picked)]
+            picked = np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
+        selected = self.pick(picked)
+        selected.seed = seed
         return selected
+
+    def pick(self, indices: np.ndarray) -> ImageSet:
+        """A set of the images at `indices` of this one, in that order."""
+        picked = copy.copy(self)
+        picked._chosen = self._chosen[indices]
+        return picked
 
     def sha256(self) -> str:
         """Digest of the chosen images as they are stored (encoded bytes), in order."""

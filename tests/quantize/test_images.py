@@ -80,7 +80,11 @@ def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
     picture(RED, (6, 4)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_images(tmp_path).image(0).shape == (4, 6, 3)
+    picture(RED, (6, 4)).save(tmp_path / "upright.jpg")
+    images = open_images(tmp_path)
+    assert images.image(0).shape == (4, 6, 3)
+    assert [images.is_turned(0), images.is_turned(1)] == [True, False]
+    assert not open_images("synthetic:1").is_turned(0)
 
 
 def test_jpeg_npz(jpeg_npz: Path) -> None:
@@ -111,6 +115,15 @@ def test_selecting_leaves_the_set_alone(class_folder: Path) -> None:
     images = open_images(class_folder)
     few = images.select(3)
     assert (len(few), len(images)) == (3, 12)
+
+
+def test_picked_images_come_in_the_order_asked_for(jpeg_npz: Path) -> None:
+    images = open_images(jpeg_npz)
+    picked = images.pick(np.array([2, 1]))
+    assert [picked.label(index) for index in range(2)] == [0, 1]
+    assert (picked.image(0)[0, 0, 0] > 200, picked.image(1)[0, 0, 2] > 200) == (True, True)
+    assert picked.pick(np.array([1])).label(0) == 1
+    assert (len(picked), len(images), picked.class_names) == (2, 3, ("red", "blue"))
 
 
 def test_digest_sees_every_image(jpeg_npz: Path) -> None:

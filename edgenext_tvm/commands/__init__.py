@@ -1,0 +1,1 @@
+"""Commands of `edgenext-tvm` with a file of their own; `cli` registers them."""
