@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from edgenext_tvm.model.checkpoint import bundled_checkpoint, load_model
 from edgenext_tvm.model.edgenext import EdgeNeXt
 from edgenext_tvm.quantize import ImageSet, QuantizedProgram, open_images, quantize_model
 from edgenext_tvm.quantize.accuracy import compare
 from edgenext_tvm.quantize.hard_twin import make_hard_twin, quantize_plain
-from edgenext_tvm.quantize.make_recipe import checkpoint_preprocessing
+from edgenext_tvm.source import load_float_model
 
 BUNDLED = "edgenext_xx_small"
 
@@ -35,11 +34,9 @@ def main() -> None:
     parser.add_argument("--library-limit", type=int, default=0, help="images for the C library; 0: do not build it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    path = bundled_checkpoint(BUNDLED)
-    assert path is not None
-    model = load_model(path)
+    source = load_float_model(BUNDLED, None, None, None)
+    model, preprocessing = source.model, source.preprocessing
     twin = make_hard_twin(model, arguments.seed)
-    preprocessing = checkpoint_preprocessing(path, model.input_size)
     calibration = open_images(arguments.calibration, arguments.calibration_images)
     images = open_images(arguments.evaluate, arguments.limit)
     print(f"{'':32} {'top-1':>8} {'same class':>11} {'logits dB':>10}   ({len(images)} images)")

@@ -1,6 +1,7 @@
-"""The command `edgenext-tvm`: boards, models, compile, tune, verify, run, bench. Results on stdout, progress on stderr.
+"""The command `edgenext-tvm`: boards, models, quantize, compile, tune, verify, run, bench.
 
-With --json stdout carries one JSON object and nothing else. A user's mistake is one error and exit status 2.
+Results on stdout, progress on stderr. With --json stdout carries one JSON object and nothing else. A user's mistake
+is one error and exit status 2.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from edgenext_tvm.commands.quantize import quantize_command
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.report import tables, tuning_tables
 
@@ -323,6 +325,9 @@ def _bench_roofline(build: str, threads: int, repeat: int, runner: str | None, a
         output.print(table)
     for sentence in roofline_tables.sentences(held):
         output.print(sentence, markup=False)
+
+
+cli.add_command(quantize_command)
 
 
 if __name__ == "__main__":

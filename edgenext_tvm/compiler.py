@@ -24,6 +24,7 @@ from edgenext_tvm.frontend.from_torch import import_program
 from edgenext_tvm.model.checkpoint import bundled_checkpoint
 from edgenext_tvm.model.fold import fold_for_quantization
 from edgenext_tvm.passes.pipeline import lower, lower_float
+from edgenext_tvm.quantize.calibrate import DEFAULT_CALIBRATION_IMAGES
 from edgenext_tvm.quantize.convert import QuantizedProgram, quantize_model, quantize_with_recipe
 from edgenext_tvm.quantize.images import open_images
 from edgenext_tvm.quantize.preprocess import Preprocessing
@@ -38,7 +39,6 @@ from edgenext_tvm.verify.reference import NoTwinError, ReferenceProgram
 
 PRECISIONS = ("int8", "float32")
 DEFAULT_CALIBRATION = "synthetic:64"
-CALIBRATION_IMAGES = 256
 
 Progress = Callable[[str, float, str], None]
 """Called after each stage with its name, its seconds and a short account of what it did."""
@@ -197,7 +197,7 @@ def _quantize(settings: CompileSettings, source: FloatModel, done: list[str], qu
     if recipe is not None:
         done.append(f"recipe {recipe}")
         return quantize_with_recipe(source.model, _load_recipe(recipe, settings.model, source))
-    images = open_images(settings.calibration or settings.default_calibration, limit=CALIBRATION_IMAGES)
+    images = open_images(settings.calibration or settings.default_calibration, limit=DEFAULT_CALIBRATION_IMAGES)
     done.append(f"calibrated on {len(images)} images of {images.name}")
     if images.name.startswith("synthetic"):
         done.append("made-up images: give real ones with --calibration DIR for accuracy")

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edgenext_tvm.quantize.images import ImageSet
 from edgenext_tvm.quantize.preprocess import Preprocessing
 
+DEFAULT_CALIBRATION_IMAGES = 256
+
 
 def progress_bar(quiet: bool) -> Progress:
     """A progress bar on stderr, so that stdout stays clean; invisible when quiet."""

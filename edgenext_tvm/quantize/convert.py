@@ -13,20 +13,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchao
 from pydantic import ValidationError
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.edgenext import EdgeNeXt
+from edgenext_tvm.quantize.bias_correction import correct_biases, output_means
 from edgenext_tvm.quantize.calibrate import calibrate, image_batches
 from edgenext_tvm.quantize.images import ImageSet
 from edgenext_tvm.quantize.insert_qdq import convert_observers, insert_observers, num_classes
 from edgenext_tvm.quantize.observers import ActivationObserver, ObserverSettings
 from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.quantize.recipe import ActivationQParams, Calibration, Recipe, Versions, weights_sha256
+from edgenext_tvm.quantize.score_ranges import choose_ranges
 from edgenext_tvm.quantize.shape_weights import Steps, reshape_weights, shape_weights
 
+BIAS_IMAGES = 64
+HELD_OUT_IMAGES = 32
 RECIPE_ENTRY = "recipe.json"
 
 
@@ -109,7 +114,10 @@ def quantize_model(
     example = torch.zeros(1, 3, preprocessing.crop_size, preprocessing.crop_size)
     shaped = shape_weights(model, images, preprocessing, steps)
     prepared, observers = insert_observers(shaped.model, example, settings, int16)
-    calibrate(prepared, image_batches(images, preprocessing), len(images), quiet)
+    seen, held_out = split_images(images) if settings.method == "auto" else (images, None)
+    calibrate(prepared, image_batches(seen, preprocessing), len(seen), quiet)
+    if held_out is not None:
+        choose_ranges(prepared, observers, image_batches(held_out, preprocessing))
     recipe = Recipe(
         model=name or _model_name(model),
         input_size=preprocessing.crop_size,
@@ -124,8 +132,21 @@ def quantize_model(
         activations={key: _qparams(observer) for observer in observers for key in observer.keys},
     )
     # Through the recipe's own types, so that building from the saved file cannot differ.
-    _freeze_all(observers, recipe)
+    freeze_all(observers, recipe)
+    if steps.bias_correction:
+        means = output_means(shaped.reference, image_batches(images, preprocessing, BIAS_IMAGES))
+        corrections = correct_biases(prepared, means, image_batches(images, preprocessing, BIAS_IMAGES))
+        recipe = recipe.model_copy(update={"bias_correction": corrections})
     return QuantizedProgram(convert_observers(prepared, example), recipe)
+
+
+def split_images(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Images to take ranges from, and every fourth, at most HELD_OUT_IMAGES, to compare ranges on; one is both."""
+    if len(images) < 4:
+        return images, images
+    held_out: np.ndarray = np.arange(3, len(images), 4)
+    held_out = held_out[:: -(-len(held_out) // HELD_OUT_IMAGES)]
+    return images.pick(np.setdiff1d(np.arange(len(images)), held_out)), images.pick(held_out)
 
 
 def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int = 1) -> QuantizedProgram:
@@ -145,7 +166,7 @@ def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int
     example = torch.zeros(batch_size, 3, recipe.input_size, recipe.input_size)
     int16 = frozenset(key for key, params in recipe.activations.items() if params.dtype == "int16")
     prepared, observers = insert_observers(reshape_weights(model, recipe), example, recipe.observer, int16)
-    _freeze_all(observers, recipe)
+    freeze_all(observers, recipe)
     with torch.no_grad():
         prepared(example)  # shows the weights to their observers
     return QuantizedProgram(convert_observers(prepared, example), recipe)
@@ -166,7 +187,8 @@ def _without_load_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _freeze_all(observers: list[ActivationObserver], recipe: Recipe) -> None:
+def freeze_all(observers: list[ActivationObserver], recipe: Recipe) -> None:
+    """Gives every observer its parameters of `recipe`. UserError where the recipe does not fit the network."""
     wanted = [key for observer in observers for key in observer.keys]
     missing = [key for key in wanted if key not in recipe.activations]
     unknown = sorted(set(recipe.activations) - set(wanted))
@@ -190,7 +212,7 @@ def _freeze_all(observers: list[ActivationObserver], recipe: Recipe) -> None:
 
 def _qparams(observer: ActivationObserver) -> ActivationQParams:
     scale, zero_point = observer.qparams()
-    return ActivationQParams(scale=scale, zero_point=zero_point, dtype=observer.width)
+    return ActivationQParams(scale=scale, zero_point=zero_point, dtype=observer.width, method=observer.method)
 
 
 def _check_input_size(model: torch.nn.Module, crop_size: int) -> None:

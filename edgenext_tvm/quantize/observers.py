@@ -1,7 +1,7 @@
 """Observers: they watch float tensors during calibration and choose int8 parameters for them.
 
 `real = scale * (q - zero_point)`. Activations use [-128, 127] per tensor, asymmetric, or as int16 the same range
-with every step cut into 256; weights use [-127, 127] per output channel, symmetric. Real zero is always exactly
+with every step cut into 16; weights use [-127, 127] per output channel, symmetric. Real zero is always exactly
 representable, so that zero padding and ReLU are exact.
 """
 
@@ -19,16 +19,21 @@ from torchao.quantization.pt2e.observer import ObserverBase
 from edgenext_tvm.errors import UserError
 
 Dtype = Literal["int8", "int16"]
-LEVELS: dict[Dtype, tuple[int, int]] = {"int8": (-128, 127), "int16": (-32768, 32767)}
-QMIN, QMAX = LEVELS["int8"]
-# An int16 tensor cuts every step of int8 into so many.
-INT16_STEPS = 256
+QMIN, QMAX = -128, 127
+# An int16 tensor cuts every step of int8 into so many: its values keep to 12 bits (kernels/wide.py tells why).
+INT16_STEPS = 16
+# How much of what was seen an int16 range adds at either end: a value beyond it costs more than a coarser step.
+INT16_MARGIN = 0.05
+LEVELS: dict[Dtype, tuple[int, int]] = {
+    "int8": (QMIN, QMAX),
+    "int16": (QMIN * INT16_STEPS, (QMAX + 1) * INT16_STEPS - 1),
+}
 WEIGHT_QMAX = 127
 # Far below any useful step, and far enough from zero that products and quotients of scales stay normal
 # float32 numbers. All-zero tensors get it.
 MIN_SCALE = 2.0**-23
 
-Method = Literal["mse", "minmax", "percentile"]
+Method = Literal["mse", "minmax", "percentile", "auto"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class ObserverSettings:
     """How ranges are chosen from what calibration saw.
 
     method: `minmax` covers everything seen; `percentile` drops the rarest values at either end; `mse` clips
-        where the mean rounding error plus clipping error is smallest.
+        where the mean rounding error plus clipping error is smallest; `auto` takes for each tensor the one of
+        these that disturbs the logits least (score_ranges.py).
     percentile: share of the values kept by `percentile`, in percent.
     mse_power: exponent of the error that `mse` minimises; larger values clip less.
     through_activation: measure a tensor that only feeds GELU, Hardswish or ReLU by the error after that
@@ -185,7 +191,7 @@ class ActivationObserver(ObserverBase):
     """Per-tensor parameters, either chosen from what was seen or fixed by `freeze`.
 
     `keys` lists the stable names of all tensors that share this observer. An int16 tensor covers all that was
-    seen: with 65536 levels nothing is won by clipping.
+    seen: with 4096 levels nothing is won by clipping.
     """
 
     def __init__(
@@ -200,9 +206,13 @@ class ActivationObserver(ObserverBase):
         self.histogram = Histogram(settings.bins)
         self.keys: list[str] = []
         self.fixed: tuple[float, int] | None = None
+        self.method: str | None = None
+        self.instead: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns `x` itself. Fails with `UserError` when it holds NaN or infinity."""
+        """Returns `x` itself, or what `instead` makes of it. Fails with `UserError` when it holds NaN or infinity."""
+        if self.instead is not None:
+            return self.instead(x)
         if self.fixed is None:
             values = x.detach()
             if not bool(torch.isfinite(values).all()):
@@ -214,6 +224,11 @@ class ActivationObserver(ObserverBase):
             self.histogram.add(values, self.settings.samples_per_tensor)
         return x
 
+    def quantized(self, x: torch.Tensor, params: tuple[float, int] | None = None) -> torch.Tensor:
+        """The nearest values of the tensor's grid, or of that of `params`: float32, `x`'s shape."""
+        scale, zero_point = params or self.qparams()
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, self.quant_min, self.quant_max)
+
     def freeze(self, scale: float, zero_point: int) -> None:
         """Uses these parameters from now on, whatever is seen."""
         self.fixed = (scale, zero_point)
@@ -221,22 +236,32 @@ class ActivationObserver(ObserverBase):
     def qparams(self) -> tuple[float, int]:
         """(scale, zero_point). Fails with `UserError` when nothing was seen and nothing is fixed."""
         if self.fixed is None:
-            self.fixed = self._choose()
+            # what "auto" starts from, and all it has where no image is left to compare on
+            self.method = "mse" if self.settings.method == "auto" else self.settings.method
+            self.fixed = self.choose(self.method)
         return self.fixed
 
-    def _choose(self) -> tuple[float, int]:
+    def choose(
+        self,
+        method: str,
+        percentile: float | None = None,
+        mse_power: float | None = None,
+        through_activation: bool = True,
+    ) -> tuple[float, int]:
+        """(scale, zero_point) that `method` takes from what was seen; what is not given is as in the settings."""
         if not math.isfinite(self.histogram.low):
             raise UserError(
                 f"tensor {self.keys[0] if self.keys else '?'} was never calibrated; run at least one calibration image"
             )
         low, high = self.histogram.low, self.histogram.high
         if self.width == "int16":
-            scale, zero_point = qparams_from_range(low, high)
+            scale, zero_point = qparams_from_range(low * (1 + INT16_MARGIN), high * (1 + INT16_MARGIN))
             return scale / INT16_STEPS, zero_point * INT16_STEPS
-        if self.histogram.limit > 0.0 and self.settings.method == "percentile":
-            low, high = percentile_range(self.histogram, self.settings.percentile)
-        if self.histogram.limit > 0.0 and self.settings.method == "mse":
-            low, high = mse_range(self.histogram, self.settings.mse_power, self.activation)
+        if self.histogram.limit > 0.0 and method == "percentile":
+            low, high = percentile_range(self.histogram, percentile or self.settings.percentile)
+        if self.histogram.limit > 0.0 and method == "mse":
+            activation = self.activation if through_activation else None
+            low, high = mse_range(self.histogram, mse_power or self.settings.mse_power, activation)
         return qparams_from_range(low, high)
 
     def calculate_qparams(self, **_kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,9 +280,12 @@ class PerChannelWeightObserver(ObserverBase):
         self.ch_axis = ch_axis
         self.quant_min, self.quant_max = -WEIGHT_QMAX, WEIGHT_QMAX
         self.peak: torch.Tensor | None = None
+        self.instead: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """Returns `weight` itself."""
+        """Returns `weight` itself, or what `instead` makes of it."""
+        if self.instead is not None:
+            return self.instead(weight)
         axes = [axis for axis in range(weight.dim()) if axis != self.ch_axis]
         self.peak = weight.detach().abs().amax(dim=axes)
         return weight

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.quantize.equalize import Equalization
-from edgenext_tvm.quantize.observers import LEVELS, MIN_SCALE, Dtype, ObserverSettings
+from edgenext_tvm.quantize.observers import INT16_STEPS, LEVELS, MIN_SCALE, Dtype, ObserverSettings
 from edgenext_tvm.quantize.preprocess import Preprocessing
 
 FORMAT: Literal["edgenext_tvm.recipe"] = "edgenext_tvm.recipe"
@@ -43,11 +43,11 @@ class _Strict(BaseModel):
 class ActivationQParams(_Strict):
     """Parameters of one tensor: `real = scale * (q - zero_point)`; scale is a float32 value.
 
-    dtype: int8, q in [-128, 127]; or int16, q in [-32768, 32767]. method: how the range was chosen, for the
+    dtype: int8, q in [-128, 127]; or int16, q in [-2048, 2047]. method: how the range was chosen, for the
         record.
     """
 
-    scale: Annotated[float, Field(ge=MIN_SCALE / 256, le=3.0e38, allow_inf_nan=False)]
+    scale: Annotated[float, Field(ge=MIN_SCALE / INT16_STEPS, le=3.0e38, allow_inf_nan=False)]
     zero_point: int
     dtype: Dtype = "int8"
     method: str | None = None

@@ -14,6 +14,7 @@ import torch
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.edgenext import EdgeNeXt
 from edgenext_tvm.model.fold import fold_for_quantization
+from edgenext_tvm.quantize.bias_correction import corrected_bias
 from edgenext_tvm.quantize.calibrate import image_batches
 from edgenext_tvm.quantize.equalize import (
     Equalization,
@@ -100,11 +101,6 @@ def reshape_weights(model: torch.nn.Module, recipe: Recipe) -> torch.nn.Module:
             )
         layers[name].bias = torch.nn.Parameter(corrected_bias(bias, offsets), requires_grad=False)
     return shaped
-
-
-def corrected_bias(bias: torch.Tensor, offsets: tuple[float, ...]) -> torch.Tensor:
-    """bias + offsets, float32 [C_OUT]."""
-    return bias.detach() + torch.tensor(offsets, dtype=torch.float32)
 
 
 def _folded(model: torch.nn.Module) -> torch.nn.Module:

@@ -7,20 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgenext_tvm.model.checkpoint import bundled_checkpoint, load_model
 from edgenext_tvm.quantize import open_images, quantize_model
 from edgenext_tvm.quantize.accuracy import compare
 from edgenext_tvm.quantize.hard_twin import make_hard_twin, quantize_plain
-from edgenext_tvm.quantize.make_recipe import checkpoint_preprocessing
 from edgenext_tvm.quantize.shape_weights import Steps
+from edgenext_tvm.source import FloatModel, load_float_model
 
-BUNDLED = bundled_checkpoint("edgenext_xx_small")
 ALLOWED_LOSS = 0.005
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_model(BUNDLED)
+def bundled() -> FloatModel:
+    return load_float_model("edgenext_xx_small", None, None, None)
+
+
+@pytest.fixture(scope="module")
+def model(bundled: FloatModel):
+    return bundled.model
 
 
 @torch.no_grad()
@@ -45,8 +48,8 @@ def test_twin_has_the_stated_spread_and_is_the_same_every_time(model) -> None:
     assert len((ratio[2 * channels :] * 1e4).round().unique()) == 4  # one factor per head
 
 
-def test_int8_of_the_twin_keeps_top1_and_plain_int8_is_far_worse(model, shared_data: Path) -> None:
-    twin, preprocessing = make_hard_twin(model), checkpoint_preprocessing(BUNDLED, model.input_size)
+def test_int8_of_the_twin_keeps_top1_and_plain_int8_is_far_worse(bundled, shared_data: Path) -> None:
+    twin, preprocessing = make_hard_twin(bundled.model), bundled.preprocessing
     calibration = open_images(shared_data / "cifar10_train.npz", limit=16)
     images = open_images(shared_data / "cifar10_test.npz", limit=200)
     steps = Steps(rounding_budget_min=0, bias_correction=False)

@@ -63,7 +63,7 @@ def test_a_change_of_one_entry_is_a_change_of_one_line(small_program, recipe_fil
 
 def test_only_wide_tensors_tell_their_width(small_program, tmp_path: Path) -> None:
     recipe = small_program.recipe
-    wide = ActivationQParams(scale=1e-8, zero_point=-32768, dtype="int16")
+    wide = ActivationQParams(scale=1e-8, zero_point=-2048, dtype="int16")
     mixed = recipe.model_copy(update={"activations": {**recipe.activations, "stem:conv2d": wide}})
     path = mixed.save(tmp_path / "mixed.json")
     assert path.read_text().count('"dtype"') == 1
