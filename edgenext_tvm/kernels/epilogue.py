@@ -47,8 +47,10 @@ def residual_expr(
     scaled_residual = (rq.to_int32(r) - residual_qp[0]) * residual_qp[1]
     branch = rq.fixed_expr(acc, multiplier)
     if "int16" in (dtype, str(r.ty.dtype)):
-        # A shift: TVM would distribute a constant factor over the difference that rounding ends in, beyond int32.
-        branch = tirx.shift_left(branch, tirx.const(WIDE_RESIDUAL_BITS, "int32"))
+        # A shift, as TVM would distribute a factor over the difference that rounding ends in, beyond int32; of an
+        # unsigned value, as C does not define it for a negative one.
+        shifted = tirx.shift_left(branch.astype("uint32"), tirx.const(WIDE_RESIDUAL_BITS, "uint32"))
+        branch = rq.to_int32(shifted)
     return rq.requant_expr(branch + scaled_residual, residual_scale[0], zero_point, dtype)
 
 
