@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from edgenext_tvm.board import Board, load_board
+from edgenext_tvm.budget.meet_budget import make_goal
 from edgenext_tvm.codegen.manifest import Manifest
 from edgenext_tvm.compiler import CompileSettings, Progress, Stages, compile_stages
 from edgenext_tvm.errors import UserError
@@ -102,6 +103,9 @@ def compile_model(
     tuning: bool = True,
     tuning_logs: str | Path | None = None,
     compare_float32: bool = False,
+    sqnr_budget: float | None = None,
+    accuracy_budget: float | None = None,
+    budget_images: str | Path | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
     quiet: bool = True,
@@ -110,6 +114,8 @@ def compile_model(
 
     tuning: use the board's tuning database, or the one in tuning_logs; one that does not fit is refused with a reason
     in the manifest's `tuning`. compare_float32: also build and time float32, see CompileResult.float_check.
+    sqnr_budget, accuracy_budget: store as int16 the cheapest tensors with which the logits reach so many dB, or lose at
+    most so many points of top-1, on budget_images (default: those of calibration); what each bought is in budget.json.
     board: a name, a folder, or a Board. out: default out/MODEL-BOARD. threads: of the self-test.
     progress: called after each stage. Raises UserError for every mistake of the caller; a failed compilation leaves an
     earlier build at `out` as it was.
@@ -129,6 +135,8 @@ def compile_model(
         max_arena_kib=max_arena_kib,
         use_tuning=tuning,
         tuning_logs=None if tuning_logs is None else Path(tuning_logs),
+        goal=make_goal(sqnr_budget, accuracy_budget),
+        budget_images=None if budget_images is None else str(budget_images),
     )
     stages = Stages(progress)
     built = compile_stages(settings, stages, quiet)

@@ -16,6 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from edgenext_tvm.commands.finetune import finetune_command
 from edgenext_tvm.commands.quantize import quantize_command
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.report import tables, tuning_tables
@@ -150,11 +151,15 @@ def models(as_json: bool) -> None:
 @click.option("--tuning/--no-tuning", default=True, help="Use the board's tuning database, if there is one.")
 @click.option("--tuning-logs", metavar="DIR", help="A tuning database other than the board's.")
 @click.option("--compare-float32", is_flag=True, help="Also build float32, and time both.")
+@click.option("--sqnr-budget", type=float, metavar="DB", help="int16 where needed for such logits (34: error 2 %).")
+@click.option("--accuracy-budget", type=float, metavar="POINTS", help="int16 where needed to lose at most so much top-1.")
+@click.option("--budget-images", metavar="DIR|NPZ|synthetic[:N]", help="To judge a budget; default: of calibration.")
 @click.option("--out", metavar="DIR", help="Build folder; default: out/MODEL-BOARD.")
 @json_option
 def compile_command(model: str, board: str, out: str | None, as_json: bool, **options: Any) -> int:
     """Compiles MODEL: a variant (see `models`), a quantized .pt2 program, or an .onnx QDQ file."""
     from edgenext_tvm.api import compile_model, default_out
+    from edgenext_tvm.report.budget_tables import budget_table, read_budget
     from edgenext_tvm.board import load_board
 
     chosen = load_board(board)
@@ -170,6 +175,8 @@ def compile_command(model: str, board: str, out: str | None, as_json: bool, **op
     else:
         output.print(tables.compiled(result))
         output.print(tables.files(result.build_dir, result.manifest.name))
+        if (fields := read_budget(result.build_dir)) is not None:
+            output.print(budget_table(fields))
     if result.manifest.tuning.refused:
         errors.print(f"warning: not tuned: the database {result.manifest.tuning.refused}", markup=False)
     _warn_if_slower(result.float_check)
@@ -329,6 +336,8 @@ def _bench_roofline(build: str, threads: int, repeat: int, runner: str | None, a
 
 cli.add_command(quantize_command)
 
+
+cli.add_command(finetune_command)
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ import torch
 import tvm
 
 from edgenext_tvm.board import Board
+from edgenext_tvm.budget.choose_wide import Goal
+from edgenext_tvm.budget.meet_budget import choice_fields, meet_budget
 from edgenext_tvm.codegen.build import BuildResult, build_library, check_replaceable
 from edgenext_tvm.codegen.lower_program import lower_program
 from edgenext_tvm.codegen.meta import GoldenVector, ModelMeta
@@ -29,9 +32,10 @@ from edgenext_tvm.quantize.convert import QuantizedProgram, quantize_model, quan
 from edgenext_tvm.quantize.images import open_images
 from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.quantize.recipe import Recipe, weights_sha256
+from edgenext_tvm.report.budget_tables import budget_sentence
 from edgenext_tvm.source import FloatModel, is_program_file, load_float_model, model_identifier
 from edgenext_tvm.tune.tuned import TunedSchedule
-from edgenext_tvm.verify.build_folder import BOARD_FILE, ONNX_FILE, PROGRAM_FILE, RECIPE_FILE, WEIGHTS_FILE
+from edgenext_tvm.verify.build_folder import BOARD_FILE, BUDGET_FILE, ONNX_FILE, PROGRAM_FILE, RECIPE_FILE, WEIGHTS_FILE
 from edgenext_tvm.verify.float_model import onnx_logits, torch_logits
 from edgenext_tvm.verify.golden import Logits, golden_vectors
 from edgenext_tvm.verify.quantization import input_quantization
@@ -61,6 +65,8 @@ class CompileSettings:
     default_calibration: str = DEFAULT_CALIBRATION
     use_tuning: bool = True
     tuning_logs: Path | None = None
+    goal: Goal | None = None
+    budget_images: str | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -69,6 +75,11 @@ class CompileSettings:
             raise UserError("--recipe and --calibration exclude each other: a recipe holds what calibration decided")
         if self.precision == "float32" and (self.recipe or self.calibration):
             raise UserError("--precision float32 quantizes nothing; remove --recipe and --calibration")
+        if self.goal is not None and (self.precision == "float32" or is_program_file(self.model)):
+            what = self.model if is_program_file(self.model) else "--precision float32"
+            raise UserError(f"{what} leaves nothing to choose for a budget; remove --sqnr-budget and --accuracy-budget")
+        if self.goal is None and self.budget_images is not None:
+            raise UserError("--budget-images belongs to --sqnr-budget or --accuracy-budget; remove it, or give one")
         if self.max_arena_kib is not None and self.max_arena_kib < 1:
             raise UserError(f"--max-arena-kib is {self.max_arena_kib}; allowed: 1 or more")
         if is_program_file(self.model):
@@ -176,6 +187,8 @@ def _prepare_variant(settings: CompileSettings, stages: Stages, quiet: bool) -> 
         return _Prepared(module, torch_logits(folded), source.preprocessing, None, weights_sha256(source.model), files)
     with stages.stage("quantize") as done:
         quantized = _quantize(settings, source, done, quiet)
+    if settings.goal is not None:
+        quantized, files[BUDGET_FILE] = _meet_budget(settings, settings.goal, source, quantized, stages)
     files |= _program_files(quantized)
     with stages.stage("import") as done:
         module = import_program(quantized.exported)
@@ -202,6 +215,19 @@ def _quantize(settings: CompileSettings, source: FloatModel, done: list[str], qu
     if images.name.startswith("synthetic"):
         done.append("made-up images: give real ones with --calibration DIR for accuracy")
     return quantize_model(source.model, images, source.preprocessing, quiet=quiet)
+
+
+def _meet_budget(
+    settings: CompileSettings, goal: Goal, source: FloatModel, quantized: QuantizedProgram, stages: Stages
+) -> tuple[QuantizedProgram, bytes]:
+    with stages.stage("budget") as done:
+        images = open_images(settings.budget_images or settings.calibration or settings.default_calibration)
+        if images.name.startswith("synthetic"):
+            done.append("on made-up images: give real ones with --budget-images DIR")
+        quantized, choice = meet_budget(source.model, quantized, images, goal, settings.board)
+        fields = choice_fields(choice)
+        done.insert(0, budget_sentence(fields))
+    return quantized, (json.dumps(fields, indent=1) + "\n").encode()
 
 
 def _load_recipe(path: Path, model: str, source: FloatModel) -> Recipe:

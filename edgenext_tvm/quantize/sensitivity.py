@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgenext_tvm.errors import UserError
+from edgenext_tvm.quantize.graph_keys import tensor_keys
 from edgenext_tvm.quantize.insert_qdq import insert_observers
 from edgenext_tvm.quantize.observers import INT16_STEPS, LEVELS, MIN_SCALE, ActivationObserver, Dtype
+from edgenext_tvm.quantize.quantizer import is_constant
 from edgenext_tvm.quantize.recipe import ActivationQParams, Recipe
 from edgenext_tvm.quantize.shape_weights import reshape_weights
 from edgenext_tvm.quantize.weight_rounding import anchors, nearest, weight_scales
@@ -95,6 +97,26 @@ class SwitchedNetwork:
             return min((self._position[self._reader(self._node(key))], key in self._weights) for key in group)
 
         return sorted(groups, key=first_reader)
+
+    @property
+    def recipe_choice(self) -> dict[str, Dtype]:
+        """All keys with the recipe's own widths: the quantized program."""
+        widths: dict[str, Dtype] = {key: tensor.parameters.dtype for key, tensor in self._tensors.items()}
+        return widths | dict.fromkeys(self._weights, "int8")
+
+    @torch.no_grad()
+    def float_tensors(self, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Float values of every tensor that the recipe quantizes, but constants, and the logits; [M,...] each.
+
+        By key, in the order in which the quantized program quantizes them. inputs: at most one batch.
+        """
+        ((x, count),) = self._batches(inputs)
+        runner, found = _Runner(self.graph, x), {}
+        for node in self._nodes:
+            self._step(runner, node)
+            if node in self._computed:
+                found[self._computed[node]] = runner.env[node][:count]
+        return found, _one_tensor(runner.env[self._nodes[-1]])[:count]
 
     @torch.no_grad()
     def logits(self, inputs: Tensor, choice: Mapping[str, Dtype]) -> Tensor:
@@ -185,11 +207,15 @@ class SwitchedNetwork:
             )
 
     def _find_nodes(self, layers: Mapping[str, Any]) -> None:
+        keys = tensor_keys(self.graph)
+        self._computed: dict[Node, str] = {}
         for node in self._nodes:
             observer = self.graph.get_submodule(str(node.target)) if node.op == "call_module" else None
             if isinstance(observer, ActivationObserver):
                 for key in observer.keys:
                     self._tensors[key].nodes.append(node)
+                if not is_constant(node.all_input_nodes[0]):
+                    self._computed[node] = _key_of_observer(node, keys, observer.keys)
             name, _, part = str(node.target).rpartition(".")
             if node.op == "get_attr" and name in layers and part == "weight":
                 observers = [user for user in node.users if user.op == "call_module"]
@@ -229,6 +255,15 @@ class _Runner(Interpreter):
             return value
         low, high = LEVELS[params.dtype]
         return torch.fake_quantize_per_tensor_affine(value, params.scale, params.zero_point, low, high)
+
+
+def _key_of_observer(node: Node, keys: Mapping[Node, str], shared: Sequence[str]) -> str:
+    # what the node made, or else what one reader reads of it
+    (producer,) = node.all_input_nodes
+    reader = next(iter(node.users))
+    if keys[producer] in shared:
+        return keys[producer]
+    return f"{keys[reader]}.in{reader.all_input_nodes.index(node)}"
 
 
 def _parameters(recipe: Recipe, keys: Sequence[str]) -> ActivationQParams:

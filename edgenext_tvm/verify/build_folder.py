@@ -16,6 +16,7 @@ WEIGHTS_FILE = "model.safetensors"
 PROGRAM_FILE = "program.pt2"
 RECIPE_FILE = "recipe.json"
 ONNX_FILE = "program.onnx"
+BUDGET_FILE = "budget.json"
 LOWERED_FILE = "lowered.json"
 
 
