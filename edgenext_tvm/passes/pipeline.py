@@ -27,6 +27,7 @@ from edgenext_tvm.passes.rewrite import bindings_of, layer_of, op_name
 from edgenext_tvm.passes.sign_activations import sign_activations
 from edgenext_tvm.passes.simplify_movement import simplify_movement
 from edgenext_tvm.passes.strip_input_quantize import strip_input_quantize
+from edgenext_tvm.passes.track_tensors import track_tensors
 from edgenext_tvm.passes.write_concats_in_place import write_concats_in_place
 
 LAYERS_ATTR = "enx.layers"
@@ -66,6 +67,8 @@ def lower(mod: tvm.IRModule) -> tvm.IRModule:
     """Return the QDQ program as calls of integer kernels; main's attribute enx.layers names their modules."""
     for transform in INTEGER_PASSES:
         mod = transform(mod)
+        if transform is convert_layout:
+            mod = track_tensors(mod)
     return _finished(mod)
 
 

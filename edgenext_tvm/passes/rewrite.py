@@ -12,6 +12,7 @@ from tvm import relax
 from tvm.ir import GenericConst as Constant
 
 from edgenext_tvm.kernels.base import Kernel, kernel_of
+from edgenext_tvm.passes.track_tensors import Tracked, carry, tracked, with_tracked
 
 
 def bindings_of(mod: tvm.IRModule) -> Iterator[tuple[relax.Var, relax.Expr]]:
@@ -90,6 +91,9 @@ class Rewriter:
         main = self.mod["main"]
         params = [self.parameter(p) for p in main.params]
         self.env.update(zip(main.params, params, strict=True))
+        before, after = tracked(self.mod), Tracked()
+        for old, param in zip(main.params, params, strict=True):
+            carry(before, old, param, self.value, after)
         with self.builder.function("main", params, attrs=dict(main.attrs) if main.attrs else None):
             with self.builder.dataflow():
                 for var, value in bindings_of(self.mod):
@@ -98,11 +102,15 @@ class Rewriter:
                     replacement = self.rewrite(current, var)
                     new = self.emit(current if replacement is None else replacement)
                     self.env[var] = new
+                    carry(before, var, new, self.value, after)
                     if isinstance(new, relax.Var):
                         self.origin[new] = var
-                result = self.builder.emit_output(self.finish(self.substitute(main.body.body)))
+                last = self.finish(self.substitute(main.body.body))
+                result = self.builder.emit_output(last)
+                carry(after, last, result, {}, after)
             self.builder.emit_func_output(result)
-        return remove_dead_code(self.finalize(self.builder.finalize()))
+        mod = remove_dead_code(self.finalize(self.builder.finalize()))
+        return with_tracked(mod, after) if before else mod
 
     def finish(self, result: relax.Expr) -> relax.Expr:
         """Hook: last change to what main returns."""
