@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +13,7 @@ from edgenext_tvm.quantize.images import ImageSet
 from edgenext_tvm.quantize.preprocess import Preprocessing
 
 DEFAULT_CALIBRATION_IMAGES = 256
+HELD_OUT_IMAGES = 32
 
 
 def progress_bar(quiet: bool) -> Progress:
@@ -40,3 +42,12 @@ def image_batches(images: ImageSet, preprocessing: Preprocessing, limit: int | N
     stride = 1 if limit is None else -(-len(images) // limit)
     for index in range(0, len(images), stride):
         yield torch.from_numpy(preprocessing(images.image(index)))[None]
+
+
+def split_images(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Images to decide on, and every fourth, at most HELD_OUT_IMAGES, to check decisions on; fewer than 4 are both."""
+    if len(images) < 4:
+        return images, images
+    held_out: np.ndarray = np.arange(3, len(images), 4)
+    held_out = held_out[:: -(-len(held_out) // HELD_OUT_IMAGES)]
+    return images.pick(np.setdiff1d(np.arange(len(images)), held_out)), images.pick(held_out)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 import torchao
 from pydantic import ValidationError
@@ -21,7 +20,7 @@ from pydantic import ValidationError
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.edgenext import EdgeNeXt
 from edgenext_tvm.quantize.bias_correction import correct_biases, output_means
-from edgenext_tvm.quantize.calibrate import calibrate, image_batches
+from edgenext_tvm.quantize.calibrate import calibrate, image_batches, split_images
 from edgenext_tvm.quantize.images import ImageSet
 from edgenext_tvm.quantize.insert_qdq import convert_observers, insert_observers, num_classes
 from edgenext_tvm.quantize.observers import ActivationObserver, ObserverSettings
@@ -31,7 +30,6 @@ from edgenext_tvm.quantize.score_ranges import choose_ranges
 from edgenext_tvm.quantize.shape_weights import Steps, reshape_weights, shape_weights
 
 BIAS_IMAGES = 64
-HELD_OUT_IMAGES = 32
 RECIPE_ENTRY = "recipe.json"
 
 
@@ -138,15 +136,6 @@ def quantize_model(
         corrections = correct_biases(prepared, means, image_batches(images, preprocessing, BIAS_IMAGES))
         recipe = recipe.model_copy(update={"bias_correction": corrections})
     return QuantizedProgram(convert_observers(prepared, example), recipe)
-
-
-def split_images(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Images to take ranges from, and every fourth, at most HELD_OUT_IMAGES, to compare ranges on; one is both."""
-    if len(images) < 4:
-        return images, images
-    held_out: np.ndarray = np.arange(3, len(images), 4)
-    held_out = held_out[:: -(-len(held_out) // HELD_OUT_IMAGES)]
-    return images.pick(np.setdiff1d(np.arange(len(images)), held_out)), images.pick(held_out)
 
 
 def quantize_with_recipe(model: torch.nn.Module, recipe: Recipe, batch_size: int = 1) -> QuantizedProgram:

@@ -15,7 +15,7 @@ from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.edgenext import EdgeNeXt
 from edgenext_tvm.model.fold import fold_for_quantization
 from edgenext_tvm.quantize.bias_correction import corrected_bias
-from edgenext_tvm.quantize.calibrate import image_batches
+from edgenext_tvm.quantize.calibrate import image_batches, split_images
 from edgenext_tvm.quantize.equalize import (
     Equalization,
     apply_equalization,
@@ -26,7 +26,14 @@ from edgenext_tvm.quantize.images import ImageSet
 from edgenext_tvm.quantize.pack_levels import pack_levels, unpack_levels
 from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.quantize.recipe import Recipe
-from edgenext_tvm.quantize.weight_rounding import anchors, apply_levels, input_moments, nearest, round_weights
+from edgenext_tvm.quantize.weight_rounding import (
+    anchors,
+    apply_levels,
+    input_moments,
+    keep_better,
+    nearest,
+    round_weights,
+)
 
 # A channel's peak and the correlation of inputs show on few images; more change nothing that can be measured.
 EQUALIZATION_IMAGES = 32
@@ -120,7 +127,9 @@ def _equalize(model: EdgeNeXt, images: ImageSet, preprocessing: Preprocessing, s
 
 def _round(model: torch.nn.Module, images: ImageSet, preprocessing: Preprocessing, budget_s: float) -> dict[str, str]:
     deadline = time.monotonic() + budget_s
-    moments = input_moments(model, image_batches(images, preprocessing, ROUNDING_IMAGES))
+    seen, held_out = split_images(images)
+    moments = input_moments(model, image_batches(seen, preprocessing, ROUNDING_IMAGES))
+    held_out_moments = input_moments(model, image_batches(held_out, preprocessing, ROUNDING_IMAGES // 4))
     rounding = {}
     for name, layer in anchors(model).items():
         if time.monotonic() > deadline:
@@ -128,6 +137,7 @@ def _round(model: torch.nn.Module, images: ImageSet, preprocessing: Preprocessin
         if name not in moments:
             continue
         levels = round_weights(layer.weight, moments.pop(name))
+        levels = keep_better(layer.weight, levels, held_out_moments.pop(name))
         rounding[name] = pack_levels(levels - nearest(layer.weight))
         apply_levels(layer, levels)
     return rounding

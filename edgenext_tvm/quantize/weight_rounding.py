@@ -111,13 +111,22 @@ def round_weights(weight: Tensor, moments: Tensor, damping: float = DAMPING) -> 
         open_[:, i:] -= error[:, None] * row
     found = torch.empty_like(levels)
     found[:, order] = levels
-    better = _output_error(flat, found, scale, moments) < _output_error(flat, plain.double(), scale, moments)
-    return torch.where(better[:, None], found.to(torch.int16), plain)
+    return keep_better(weight, found.to(torch.int16), moments)
+
+
+def keep_better(weight: Tensor, levels: Tensor, moments: Tensor) -> Tensor:
+    """`levels`, but the nearest ones for each channel whose output error by `moments` they do not lower.
+
+    With moments of images that did not choose the levels this refuses what only those images gain from.
+    """
+    flat, scale, plain = weight.detach().double().flatten(1), weight_scales(weight).double(), nearest(weight)
+    better = _output_error(flat, levels, scale, moments) < _output_error(flat, plain, scale, moments)
+    return torch.where(better[:, None], levels, plain)
 
 
 def _output_error(flat: Tensor, levels: Tensor, scale: Tensor, moments: Tensor) -> Tensor:
     # mean squared error of each channel's output, [C_OUT]
-    difference = (flat - levels * scale[:, None])[:, None, :]
+    difference = (flat - levels.double() * scale[:, None])[:, None, :]
     return (difference @ moments.expand(len(flat), -1, -1) @ difference.transpose(1, 2)).flatten()
 
 

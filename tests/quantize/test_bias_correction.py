@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edgenext_tvm.quantize import ObserverSettings, open_images, quantize_model, quantize_with_recipe
 from edgenext_tvm.quantize.bias_correction import correct_biases, output_means
-from edgenext_tvm.quantize.calibrate import calibrate, image_batches
+from edgenext_tvm.quantize.calibrate import calibrate
 from edgenext_tvm.quantize.fake_quantize import fake_quantized
 from edgenext_tvm.quantize.insert_qdq import insert_observers
 from edgenext_tvm.quantize.shape_weights import Steps
@@ -94,4 +94,3 @@ def test_recipe_holds_what_was_added(small_model, small_preprocessing, small_inp
     assert len(program.recipe.bias_correction) == 9
     again = quantize_with_recipe(small_model, program.recipe)
     assert torch.equal(again(small_input), program(small_input))
-    assert len(list(image_batches(images, small_preprocessing, limit=4))) == 3

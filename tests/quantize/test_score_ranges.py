@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from edgenext_tvm.quantize import ObserverSettings, open_images, quantize_model, quantize_with_recipe
 from edgenext_tvm.quantize.calibrate import calibrate
-from edgenext_tvm.quantize.convert import split_images
 from edgenext_tvm.quantize.insert_qdq import insert_observers
 from edgenext_tvm.quantize.score_ranges import PERCENTILES, candidates, choose_ranges
 
@@ -61,15 +60,3 @@ def test_recipe_tells_the_method_of_each_tensor(small_model, small_preprocessing
     assert methods <= {"mse", "minmax", "mse^4", "mse, plain", *percentiles}
     again = quantize_with_recipe(small_model, program.recipe)
     assert torch.equal(again(small_input), program(small_input))
-
-
-def test_ranges_are_compared_on_images_they_were_not_taken_from() -> None:
-    seen, held_out = split_images(open_images("synthetic:12"))
-    assert (len(seen), len(held_out)) == (9, 3)
-    assert held_out.sha256() == open_images("synthetic:12").pick([3, 7, 11]).sha256()
-    assert len(split_images(open_images("synthetic:300"))[1]) <= 32
-
-
-def test_too_few_images_serve_both_purposes() -> None:
-    seen, held_out = split_images(open_images("synthetic:3"))
-    assert (len(seen), len(held_out)) == (3, 3)

@@ -11,6 +11,7 @@ from edgenext_tvm.quantize.weight_rounding import (
     anchors,
     apply_levels,
     input_moments,
+    keep_better,
     nearest,
     round_weights,
     weight_scales,
@@ -97,3 +98,12 @@ def test_equal_inputs_give_equal_levels() -> None:
 def test_anchors_are_the_layers_with_weights_in_order() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(), nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2)))
     assert list(anchors(model)) == ["0", "2.1"]
+
+
+def test_channels_that_other_inputs_do_not_gain_from_keep_the_nearest_levels() -> None:
+    torch.manual_seed(5)
+    layer, x = nn.Linear(24, 64), correlated_inputs(512, 24)
+    levels = round_weights(layer.weight, input_moments(layer, [x])[""])
+    white = torch.eye(24, dtype=torch.float64)[None]  # by which nothing beats nearest
+    assert torch.equal(keep_better(layer.weight, levels, white), nearest(layer.weight))
+    assert torch.equal(keep_better(layer.weight, levels, input_moments(layer, [x])[""]), levels)
