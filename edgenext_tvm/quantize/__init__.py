@@ -6,6 +6,7 @@ from edgenext_tvm.quantize.images import ImageSet, open_images
 from edgenext_tvm.quantize.observers import ObserverSettings
 from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.quantize.recipe import Recipe
+from edgenext_tvm.quantize.shape_weights import Steps
 
 __all__ = [
     "ImageSet",
@@ -13,6 +14,7 @@ __all__ = [
     "Preprocessing",
     "QuantizedProgram",
     "Recipe",
+    "Steps",
     "open_images",
     "quantize_model",
     "quantize_with_recipe",
