@@ -80,6 +80,11 @@ class Kernel(ABC):
         return any(dtype == "int16" for _, dtype in self.input_types() + self.output_types())
 
     @property
+    def multiplies_wide(self) -> bool:
+        """Whether what it multiplies or sums up is wide, and not only what its epilogue reads or writes."""
+        return self.input_types()[0][1] == "int16"
+
+    @property
     def task_hint(self) -> str:
         """A short line for reports: the kind and its shapes."""
         return self.kind + " " + " ".join(f"{key}={value}" for key, value in self._described().items())

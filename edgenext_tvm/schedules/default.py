@@ -67,12 +67,11 @@ def space_of(func: tirx.PrimFunc, isa: str, features: Sequence[str] = ()) -> Spa
     Every point computes the same bits; its body is one parallel loop, or has none; no internal buffer exceeds 1 KiB
     unless code generation may hoist it. A function without a kernel description gets a generic schedule.
     UserError if the instruction set is not known. With `features` (a board's cpu.features) the points may use those
-    instructions, and may read constant arguments in another layout: `kernels.packing.packings_of` tells which. Wide
-    tensors (int16) have the portable spaces alone.
+    instructions, and may read constant arguments in another layout: `kernels.packing.packings_of` tells which.
     """
     unit = vector_unit(isa)
     kernel = kernel_of(func)
-    if kernel is not None and not kernel.is_wide:
+    if kernel is not None:
         for special in _SPECIAL.get(isa, ()):
             if (space := special(kernel, func, frozenset(features))) is not None:
                 return space

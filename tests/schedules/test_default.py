@@ -29,6 +29,7 @@ from edgenext_tvm.kernels import (
 from edgenext_tvm.kernels.run_host import compile_on_host
 from edgenext_tvm.kernels.sample_inputs import PATTERNS, sample_inputs
 from edgenext_tvm.schedules import instruction_level, schedule_kernel, space_of
+from edgenext_tvm.schedules.x86 import NEEDED as AVX512
 
 FUSED_MULTIPLY_ADD = re.compile(
     r"^\s*(vf[n]?m(add|sub)\w*|fn?m(add|sub)|fml[as]\w*|vfn?m[as](\.f32)?|vml[as]\.f32)\b", re.MULTILINE
@@ -170,6 +171,28 @@ def check_network(isa: str, target: Target, path: Path) -> None:
 def test_unknown_instruction_set_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="no schedules for instruction set 'riscv64'; known ones: x86_64, aarch64"):
         schedule_kernel(Dense(1, 8, 8).prim_func("k"), "riscv64")
+
+
+@pytest.mark.parametrize(
+    ("isa", "features", "special"),
+    [("aarch64", ["neon", "dotprod"], "arm64_dotprod"), ("x86_64", sorted(AVX512), "x86_vnni")],
+)
+def test_a_product_of_int8_with_a_wide_end_keeps_its_special_code(isa, features, special) -> None:
+    def family(kernel: Kernel) -> str:
+        return space_of(kernel.prim_func("k"), isa, features).family.split(".")[0]
+
+    assert family(Dense(8, 16, 32, "residual", "int16", "int8", "int16")) == special
+    assert family(Conv2d(1, 8, 8, 8, 16, 2, 2, 2, 2, out_dtype="int16")) == special
+    assert family(Dense(8, 16, 32, x_dtype="int16")) == isa
+    assert family(Depthwise(1, 8, 8, 16, 3, 3, 1, 1, 1, 1, 1, 1, out_dtype="int16")) == isa
+    assert family(LayerNorm(16, 24, x_dtype="int16")) == isa
+
+
+@pytest.mark.parametrize("features", [["avx2"], ["avx2", "avxvnni"]])
+def test_wide_tensors_have_portable_code_where_there_is_no_other(features) -> None:
+    kernel = Dense(8, 16, 32, "residual", "int16", "int8", "int16")
+    assert space_of(kernel.prim_func("k"), "x86_64", features).family == "x86_64.dense"
+    assert space_of(kernel.prim_func("k"), "armv7", ["neon"]).family == "armv7.dense"
 
 
 CASCADE_LAKE = ["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni"]

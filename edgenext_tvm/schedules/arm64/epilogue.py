@@ -2,7 +2,8 @@
 
 Rounding to nearest even with saturation (fcvtns) and the saturating narrowing of value + zero point (sqxtn, sqadd,
 sqxtn) give what the clamp to [-128 - zp, 127 - zp] before the rounding gives: both bounds are integers, and a value
-saturated to int16 stays beyond them after a zero point of at most 128 is added.
+saturated to int16 stays beyond them after a zero point of at most 128 is added. The same holds for the range of a wide
+tensor and its zero points of at most 2048, where a minimum and a maximum of int16 stand in for the last narrowing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import arm_neon as neon
 from ...kernels.requantize import FIXED_LIMIT
+from ...kernels.wide import QRANGE
 from ..vector_unit import largest_divisor
 from .function import bind, loop, store_vector
 
@@ -50,13 +52,17 @@ def scaled(acc: Expr, multiplier: Expr) -> Expr:
     return acc.astype(f"float32x{neon.lanes_of(acc)}") * multiplier
 
 
-def requantized(quads: Sequence[Expr], zero_point: Expr) -> Expr:
-    """int8x16 (4 quads) or int8x8 (2): float32x4 products rounded, plus the int16x8 zero point, saturated."""
+def requantized(quads: Sequence[Expr], zero_point: Expr, dtype: str = "int8") -> Expr:
+    """int8x16 (4 quads) or int8x8 (2): float32x4 products rounded, plus the int16x8 zero point, saturated.
+
+    dtype int16: int16x16 or int16x8 in the range of a wide tensor.
+    """
     halves = []
+    low, high = (neon.splat(tirx.const(bound, "int16"), 8) for bound in QRANGE["int16"])
     rounded = [neon.narrow_to_int16(neon.round_to_int32(quad)) for quad in quads]
     for i in range(0, len(rounded), 2):
         half = neon.saturating_add(neon.concat(*rounded[i : i + 2]), zero_point)
-        halves.append(neon.narrow_to_int8(half))
+        halves.append(neon.narrow_to_int8(half) if dtype == "int8" else tirx.min(tirx.max(half, low), high))
     return neon.concat(*halves)
 
 
@@ -73,10 +79,12 @@ def zero_point_vector(zero_point: Expr) -> tirx.Var:
 
 
 def widen(x: Expr) -> list[Expr]:
-    """The quads of an int8 vector as int16x4 each."""
+    """The quads of an int8 or int16 vector as int16x4 each."""
     lanes = neon.lanes_of(x)
     if lanes < 8:
         return [x.astype("int16x4")]
+    if str(x.ty.dtype).startswith("int16"):
+        return [neon.shuffle([x], range(i, i + 4)) for i in range(0, lanes, 4)]
     wide = [bind(neon.shuffle([x], range(i, i + 8)).astype("int16x8"), "wide") for i in range(0, lanes, 8)]
     return [part for half in wide for part in (neon.low(half, 4), neon.high(half, 4))]
 
@@ -90,7 +98,7 @@ def emit_residual_inputs(r: tirx.Buffer, runs: Sequence[Run]) -> list[Expr]:
     """int16x4 residuals of each quad of `runs`."""
     quads: list[Expr] = []
     for run in runs:
-        quads += widen(bind(r.vload(list(run.indices), f"int8x{4 * run.quads}"), "r"))
+        quads += widen(bind(r.vload(list(run.indices), f"{r.dtype}x{4 * run.quads}"), "r"))
     return quads
 
 
@@ -105,7 +113,7 @@ def group_runs(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def emit_stores(y: tirx.Buffer, runs: Sequence[Run], values: Expr) -> None:
-    """Store the quads of int8 `values` to the runs, in order."""
+    """Store the quads of `values`, of y's dtype, to the runs, in order."""
     lanes, at = neon.lanes_of(values), 0
     for run in runs:
         width = 4 * run.quads

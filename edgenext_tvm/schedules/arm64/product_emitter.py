@@ -9,6 +9,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import arm_neon as neon
+from ...kernels.epilogue import WIDE_RESIDUAL_BITS
 from . import epilogue as ep
 from .function import Registers, bind, loop, store_vector
 from .product_plan import Plan
@@ -190,10 +191,12 @@ def emit_epilogue(
     With a table, y holds its indices afterwards: `ep.emit_look_up` finishes, once the table can stay in registers.
     """
     zero_point = ep.zero_point_vector(b["qp"][1])
+    dtype = str(b["y"].dtype)
     if epilogue == "residual":
         m_r = bind(neon.splat(b["rp"][1], 4), "m_r")
         zp_r = bind(neon.splat(b["rp"][0], 4), "zp_r")
         rs = bind(neon.splat(b["rs"][0], 4), "rs")
+        shift = WIDE_RESIDUAL_BITS if "int16" in (dtype, str(b["r"].dtype)) else 0
     at = 0
     for group in ep.group_runs(runs):
         count = sum(run.quads for run in group)
@@ -202,9 +205,11 @@ def emit_epilogue(
             residuals = ep.emit_residual_inputs(b["r"], group)
             values = []
             for acc, scale, r in zip(quads, scales, residuals, strict=True):
-                total = ep.fixed(acc, scale) + (r.astype("int32x4") - zp_r) * m_r
+                branch = ep.fixed(acc, scale)
+                branch = branch << neon.splat(tirx.const(shift, "int32"), 4) if shift else branch
+                total = branch + (r.astype("int32x4") - zp_r) * m_r
                 values.append(bind(ep.scaled(total, rs), "f"))
         else:
             values = [bind(ep.scaled(acc, scale), "f") for acc, scale in zip(quads, scales, strict=True)]
-        ep.emit_stores(b["y"], group, bind(ep.requantized(ep.padded_quads(values), zero_point), "q"))
+        ep.emit_stores(b["y"], group, bind(ep.requantized(ep.padded_quads(values), zero_point, dtype), "q"))
         at += count

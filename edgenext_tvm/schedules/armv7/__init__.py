@@ -27,6 +27,9 @@ _SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
 
 
 def armv7_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
-    """Return the kernel's space for NEON; None without that feature, or where there is no special code."""
-    space = _SPACES.get(type(kernel)) if "neon" in features else None
+    """Return the kernel's space for NEON; None without that feature, or where there is no special code.
+
+    There is none for wide tensors (int16).
+    """
+    space = _SPACES.get(type(kernel)) if "neon" in features and not kernel.is_wide else None
     return space(kernel, func) if space is not None else None

@@ -12,7 +12,7 @@ from ...kernels import Add, Lut
 from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors
 from .emit import LANES, Expr, bind, build_function, load
-from .epilogue import Table, requantize, store_bytes
+from .epilogue import Table, store_bytes, store_requantized
 
 MAX_ROWS_PER_CHUNK = 32
 MIN_PARALLEL = 8
@@ -76,8 +76,8 @@ def build_add(kernel: Add, func: tirx.PrimFunc, rows: int) -> tirx.PrimFunc:
                 lanes, c = min(LANES, count - first), channel + first
                 left = scaled(a, [row, c + kernel.a_offset], lanes, zero_a, scale_a)
                 sums.append(left + scaled(b, [row, c + kernel.b_offset], lanes, zero_b, scale_b))
-            out = requantize(sums, [x86.splat(multiplier, "float32", LANES)] * len(sums), zero_out)
-            store_bytes(y, [row, channel], out, count)
+            multipliers = [x86.splat(multiplier, "float32", LANES)] * len(sums)
+            store_requantized(y, [row, channel], sums, multipliers, zero_out, count)
 
         over_rows(kernel.t, kernel.c, rows, emit)
 

@@ -1,8 +1,9 @@
-"""From int32 sums in registers to int8 in memory: up to four vectors of one row become one vector of bytes.
+"""From int32 sums in registers to int8 or int16 in memory: up to four vectors of one row become one vector of bytes.
 
 The clamp that the kernels state in float is done by saturating packs. The float limit stays above: vcvtps2dq returns
 -2^31 for what does not fit, which is right below and would be wrong above. Adding the zero point to int16 saturates
-as well, and a sum that saturates there is out of the int8 range on the same side.
+as well, and a sum that saturates there is out of the int8 range on the same side. It is out of a wide tensor's 12 bits
+too, to which a minimum and a maximum of int16 clamp.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from tvm.tirx import Expr
 
 from ...intrinsics import x86
 from ...kernels import requantize as rq
+from ...kernels.epilogue import WIDE_RESIDUAL_BITS
+from ...kernels.wide import QRANGE
 from .emit import LANES, bind, load, store
 
 MAX_VECTORS = 4
@@ -23,11 +26,16 @@ LARGEST = float(1 << 30)
 
 def requantize(sums: Sequence[Expr], multipliers: Sequence[Expr], zero_point: Expr) -> Expr:
     """Return int8x64: 16 channels of each of 1 to 4 int32x16 in order, the rest undefined; `requant` of kernels."""
+    return narrow(rounded_products(sums, multipliers), zero_point)
+
+
+def rounded_products(sums: Sequence[Expr], multipliers: Sequence[Expr]) -> list[Expr]:
+    """Return int32x16 of each sum times its multiplier, rounded half to even, -2^31 below int32 and LARGEST above."""
     rounded = []
     for total, multiplier in zip(sums, multipliers, strict=True):
         scaled = total.astype("float32x16") * multiplier
         rounded.append(x86.round_half_even(tirx.min(scaled, x86.splat(LARGEST, "float32", LANES))))
-    return narrow(rounded, zero_point)
+    return rounded
 
 
 def narrow(values: Sequence[Expr], zero_point: Expr) -> Expr:
@@ -43,6 +51,37 @@ def narrow(values: Sequence[Expr], zero_point: Expr) -> Expr:
     packed = x86.as_type("int32x16", x86.pack_int16(low, high))
     order = [4 * lane + vector for vector in range(MAX_VECTORS) for lane in range(4)]
     return x86.as_type("int8x64", x86.shuffle(packed, order))
+
+
+def narrow_to_wide(low: Expr, high: Expr, zero_point: Expr) -> Expr:
+    """Return int16x32: two int32x16 in order plus the zero point, saturated at the range of a wide tensor."""
+    lanes = 2 * LANES
+    total = x86.add_saturated(x86.pack_int32(low, high), x86.splat(zero_point.astype("int16"), "int16", lanes))
+    smallest, largest = (x86.splat(bound, "int16", lanes) for bound in QRANGE["int16"])
+    # Packs work per lane of 128 bits: qword 2 L + v holds channels 4 L .. 4 L + 3 of vector v.
+    packed = x86.as_type("int64x8", tirx.min(tirx.max(total, smallest), largest))
+    return x86.as_type("int16x32", x86.shuffle(packed, [0, 2, 4, 6, 1, 3, 5, 7]))
+
+
+def store_requantized(
+    y: tirx.Buffer,
+    position: Sequence[Expr | int],
+    sums: Sequence[Expr],
+    multipliers: Sequence[Expr],
+    zero_point: Expr,
+    count: int,
+) -> None:
+    """Emit `requant` of `count` channels of 1 to 4 int32x16 and the store at `position` of y, int8 or int16 (wide)."""
+    if str(y.dtype) == "int8":
+        store_bytes(y, position, requantize(sums, multipliers, zero_point), count)
+        return
+    rounded = rounded_products(sums, multipliers)
+    *outer, first = position
+    for v in range(0, len(rounded), 2):
+        value = narrow_to_wide(rounded[v], rounded[min(v + 1, len(rounded) - 1)], zero_point)
+        lanes = min(2 * LANES, count - LANES * v)
+        value = value if lanes == 2 * LANES else x86.shuffle(value, list(range(lanes)))
+        store(y, [*outer, first + LANES * v], value, lanes)
 
 
 class Table:
@@ -100,17 +139,19 @@ class Epilogue:
                 store(self.y, [*position[:-1], position[-1] + LANES * v], value, lanes)
             return
         if self.kind == "residual":
-            store_bytes(self.y, position, self._residual(sums, multipliers, position, count), count)
-            return
-        out = requantize(sums, multipliers, self.zero_point)
+            sums = self._with_residual(sums, multipliers, position, count)
+            multipliers = [x86.splat(self.extra[2][0], "float32", LANES)] * len(sums)
         if self.table is not None:
-            out = self.table(bind("q", out))
-        store_bytes(self.y, position, out, count)
+            out = self.table(bind("q", requantize(sums, multipliers, self.zero_point)))
+            store_bytes(self.y, position, out, count)
+            return
+        store_requantized(self.y, position, sums, multipliers, self.zero_point, count)
 
-    def _residual(
+    def _with_residual(
         self, sums: Sequence[Expr], multipliers: Sequence[Expr], position: Sequence[Expr | int], count: int
-    ) -> Expr:
-        r, rp, rs = self.extra
+    ) -> list[Expr]:
+        r, rp, _ = self.extra
+        is_wide = "int16" in (str(r.dtype), str(self.y.dtype))
         limit = float(rq.FIXED_LIMIT)
         totals = []
         for v, (total, multiplier) in enumerate(zip(sums, multipliers, strict=True)):
@@ -119,6 +160,8 @@ class Epilogue:
             scaled = total.astype("float32x16") * multiplier
             scaled = tirx.max(scaled, x86.splat(-limit, "float32", LANES))
             fixed = x86.round_half_even(tirx.min(scaled, x86.splat(limit, "float32", LANES)))
+            if is_wide:
+                fixed = fixed << x86.splat(WIDE_RESIDUAL_BITS, "int32", LANES)
             centred = residual.astype("int32x16") - x86.splat(rp[0], "int32", LANES)
             totals.append(fixed + centred * x86.splat(rp[1], "int32", LANES))
-        return requantize(totals, [x86.splat(rs[0], "float32", LANES)] * len(totals), self.zero_point)
+        return totals

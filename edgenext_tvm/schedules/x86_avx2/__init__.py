@@ -21,8 +21,11 @@ VNNI = (frozenset({"avxvnni"}), frozenset({"avx512vnni", "avx512vl"}))
 
 
 def x86_avx2_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
-    """Return the space of `func` for AVX2, or None if the feature is missing or this shape has no special code."""
-    if not features >= NEEDED:
+    """Return the space of `func` for AVX2, or None if the feature is missing or this shape has no special code.
+
+    There is none for wide tensors (int16).
+    """
+    if not features >= NEEDED or kernel.is_wide:
         return None
     products = QUADS if any(features >= needed for needed in VNNI) else PAIRS
     match kernel:

@@ -17,12 +17,17 @@ DENSE = [
     Dense(8, 23, 168),
     Dense(1, 168, 1000, "none", "float32"),
     Dense(2, 9, 10, "none", "float32"),
+    Dense(13, 18, 10, "none", "int16"),
+    Dense(7, 20, 49, "residual", "int16"),
+    Dense(24, 96, 33, "residual", "int16", "int8", "int16"),
+    Dense(28, 72, 88, "residual", "int8", "int8", "int16"),
 ]
 CONV2D = [
     Conv2d(1, 20, 12, 3, 17, 4, 4, 4, 4),
     Conv2d(2, 8, 8, 24, 88, 2, 2, 2, 2, epilogue="residual"),
     Conv2d(1, 9, 8, 3, 24, 3, 3, 2, 1, epilogue="lut"),
     Conv2d(3, 7, 7, 5, 40, 1, 3),
+    Conv2d(1, 20, 12, 3, 17, 4, 4, 4, 4, out_dtype="int16"),
 ]
 
 
