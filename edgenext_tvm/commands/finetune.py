@@ -42,6 +42,8 @@ ECHOED = (
 @click.option("--workers", type=int, help="That decode images; default: one a core.")
 @click.option("--threads", type=int, help="Of PyTorch; default: its own choice, one a core.")
 @click.option("--compile", "compiled", is_flag=True, help="Train through torch.compile: faster, needs a C++ compiler.")
+@click.option("--qat", metavar="EPOCHS", type=int, help="Then as many quantization-aware ones; alone, only these.")
+@click.option("--qat-learning-rate", type=float, default=2e-6, show_default=True, help="Of --qat, at its peak.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run of the same options.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 def finetune_command(variant: str, images: str, out: str, as_json: bool, **options: Any) -> int:
@@ -54,10 +56,12 @@ def finetune_command(variant: str, images: str, out: str, as_json: bool, **optio
     from edgenext_tvm.commands.finetune_display import FinetuneDisplay
     from edgenext_tvm.errors import UserError
     from edgenext_tvm.finetune.finetune import Watcher, finetune
+    from edgenext_tvm.finetune.qat import QatSettings
     from edgenext_tvm.finetune.train import TrainingInterrupted
     from edgenext_tvm.tune.interrupt import Interruptible
 
     settings = _settings(variant, options)
+    qat = None if options["qat"] is None else QatSettings(options["qat"], options["qat_learning_rate"])
     workers, threads = options["workers"], options["threads"]
     for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):
         if value is not None and not least <= value <= 1024:
@@ -67,6 +71,8 @@ def finetune_command(variant: str, images: str, out: str, as_json: bool, **optio
     shown = {"variant": variant, "images": images, "out": out}
     shown |= {name: options[name] for name in ("validation", "hold_out", "limit", "checkpoint", "device", "threads")}
     shown["phases"] = ",".join(f"{phase.input_size}x{phase.epochs}" for phase in settings.phases)
+    if qat is not None:
+        shown |= {"qat": f"{qat.epochs} epochs, learning rate {qat.learning_rate:g}"}
     display.settings(shown | {name: getattr(settings, name) for name in ECHOED})
     if threads is not None:
         import torch
@@ -81,7 +87,7 @@ def finetune_command(variant: str, images: str, out: str, as_json: bool, **optio
                 variant, images, out, settings, checkpoint=options["checkpoint"], validation=options["validation"],
                 hold_out=options["hold_out"], limit=options["limit"], device=options["device"],
                 workers=(os.cpu_count() or 1) if workers is None else workers, compiled=options["compiled"],
-                resume=options["resume"], watcher=watcher,
+                qat=qat, resume=options["resume"], watcher=watcher,
             )  # fmt: skip
         except TrainingInterrupted as interrupted:
             display.interrupted(interrupted)
@@ -114,6 +120,7 @@ def _settings(variant: str, options: dict[str, Any]) -> Any:
         chosen = parse_phases(phases)
     else:
         size = default_input_size(variant, options["checkpoint"]) if size is None else size
-        chosen = (Phase(check_input_size(size), DEFAULT_EPOCHS if epochs is None else epochs),)
+        default = DEFAULT_EPOCHS if options["qat"] is None else 0
+        chosen = (Phase(check_input_size(size), default if epochs is None else epochs),)
     given = {name: options[name] for name in ECHOED if options[name] is not None}
     return TrainingSettings(chosen, **given)

@@ -77,12 +77,17 @@ class FinetuneDisplay:
         table.add_column(overflow="fold")
         shown = ", ".join(result.classes[:4]) + (", ..." if len(result.classes) > 4 else "")
         top1 = "not judged" if result.top1 is None else f"{result.top1:.2%} of {result.validation_images} images"
+        quantized: tuple[tuple[str, str], ...] = ()
+        if result.qat is not None:
+            change = f"{result.qat.kl_before:.5f} -> {result.qat.kl_after:.5f} nats, simulated"
+            quantized = (("quantization-aware", f"{result.qat.epochs} epochs"), ("int8 from float", change))
         for row in (
             ("checkpoint", str(result.checkpoint)),
             ("classes", f"{len(result.classes)}: {shown}"),
             ("input", f"{result.input_size}x{result.input_size} pixels"),
             ("training images", f"{result.images}, {result.epochs} epochs"),
             ("top-1 in float", top1),
+            *quantized,
             ("time", f"{result.seconds:.0f} s"),
         ):
             table.add_row(*row)

@@ -11,18 +11,33 @@ from typing import Any
 from torch import Tensor
 
 from edgenext_tvm.errors import UserError
+from edgenext_tvm.finetune.fake_quantize_graph import FakeQuantizedGraph
 from edgenext_tvm.finetune.open_data import Data, open_data
+from edgenext_tvm.finetune.qat import QatSettings, check_variant, measure_ranges, qat_trainer, unfolded_weights
 from edgenext_tvm.finetune.settings import TrainingSettings
 from edgenext_tvm.finetune.start_model import choose_device, start_model
 from edgenext_tvm.finetune.train import EpochReport, Progress, Trainer, TrainingDiverged
 from edgenext_tvm.finetune.training_images import TrainingImages
 from edgenext_tvm.finetune.write_checkpoint import as_stored, check_out, write_checkpoint
+from edgenext_tvm.model.edgenext import EdgeNeXt
+
+
+@dataclass(frozen=True)
+class QatReport:
+    """epochs: how many. kl_before, kl_after: Kullback-Leibler divergence of the simulated int8 answers from the float
+    model's, nats an image, on the first training images seen whole.
+    """
+
+    epochs: int
+    kl_before: float
+    kl_after: float
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
     """The checkpoint and what it reached. top1: on the validation images, None without any; of the weights as written,
-    in float32. seconds: of this process, not of one that was interrupted before.
+    in float32. qat: what quantization-aware training changed, None without. seconds: of this process, not of one that
+    was interrupted before.
     """
 
     checkpoint: Path
@@ -33,6 +48,7 @@ class FinetuneResult:
     validation_images: int
     epochs: int
     top1: float | None
+    qat: QatReport | None
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,10 +67,10 @@ class Watcher:
     stop: Callable[[], bool] = lambda: False
 
 
-def state_path(out: str | Path) -> Path:
-    """Where the state of an unfinished training of `out` lies."""
+def state_paths(out: str | Path) -> tuple[Path, Path]:
+    """Where the state of an unfinished training of `out` lies: of the float part, of the quantization-aware part."""
     out = Path(out)
-    return out.with_name(out.name + ".training")
+    return out.with_name(out.name + ".training"), out.with_name(out.name + ".qat-training")
 
 
 def finetune(
@@ -70,6 +86,7 @@ def finetune(
     device: str | None = None,
     workers: int = 0,
     compiled: bool = False,
+    qat: QatSettings | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
 ) -> FinetuneResult:
@@ -78,14 +95,18 @@ def finetune(
     checkpoint: weights to start from, "random" for none, None for the bundled ones where there are any; a classifier of
         other classes starts anew.
     validation: images to judge by; None holds out the share `hold_out` of the others (0: no validation).
-    workers: threads or processes that decode images beside the main one.
+    workers: threads or processes that decode images beside the main one. compiled: see Trainer.
+    qat: quantization-aware training after the phases of `settings`, whose epochs may then be 0.
     resume: goes on with an interrupted run of the same options; its state lies beside `out` until the end.
     """
     begun = time.monotonic()
     watcher = watcher or Watcher()
     out, device = check_out(out), choose_device(device)
-    state_file = state_path(out)
-    _check_resume(state_file, out, resume)
+    if qat is not None:
+        check_variant(variant)
+    elif not settings.epochs:
+        raise UserError("there are no epochs to train; give --epochs 30, or --qat 3 to refine trained weights for int8")
+    _check_resume(out, resume)
     data = open_data(
         images,
         validation,
@@ -97,18 +118,33 @@ def finetune(
         say=watcher.say,
     )
     settings = settings.for_images(len(data.training))
-    model, origin = start_model(variant, checkpoint, data.classes, settings.input_size, settings.seed)
+    start = start_model(variant, checkpoint, data.classes, settings.input_size, settings.seed)
+    if not settings.epochs and not start.complete:
+        raise UserError(
+            f"--qat alone refines trained weights, but these are {start.origin}; train them first, with --epochs"
+        )
     watcher.say(
-        f"{variant}, {len(data.classes)} classes, from {origin}; {len(data.training)} images in batches of "
+        f"{variant}, {len(data.classes)} classes, from {start.origin}; {len(data.training)} images in batches of "
         f"{settings.batch_size}, on {device}"
     )
     _load(data, workers, watcher)
-    trainer = Trainer(model, data.training, settings, device, workers=workers, compiled=compiled)
-    stored, top1 = _train(trainer, data.validation, state_file, resume, watcher)
-    epochs = len(trainer.epoch_sizes)
-    trained_on = f"{data.source}: {len(data.training)} images, {epochs} epochs"
+    trainer = Trainer(start.model, data.training, settings, device, workers=workers, compiled=compiled)
+    float_state, qat_state = state_paths(out)
+    _run(trainer, data.validation, float_state, resume, watcher)
+    trainer.model.load_state_dict(trainer.average)
+    weights: dict[str, Tensor] = trainer.average
+    changed = None
+    if qat is not None:
+        weights, changed = _train_for_int8(start.model, trainer, qat, data.validation, qat_state, resume, watcher)
+    stored = as_stored(weights)
+    # what is judged is what is written
+    trainer.average = {name: value.to(trainer.device, weights[name].dtype) for name, value in stored.items()}
+    top1 = None if data.validation is None else trainer.evaluate(data.validation, settings.input_size)
+    trained_on = f"{data.source}: {len(data.training)} images, {settings.epochs} epochs"
+    trained_on += f", {qat.epochs} quantization-aware" if qat else ""
     write_checkpoint(out, stored, variant, data.classes, settings.input_size, trained_on)
-    state_file.unlink(missing_ok=True)
+    for state in (float_state, qat_state):
+        state.unlink(missing_ok=True)
     return FinetuneResult(
         out,
         variant,
@@ -116,19 +152,22 @@ def finetune(
         settings.input_size,
         len(data.training),
         0 if data.validation is None else len(data.validation),
-        epochs,
+        settings.epochs,
         top1,
+        changed,
         time.monotonic() - begun,
     )
 
 
-def _check_resume(state_file: Path, out: Path, resume: bool) -> None:
-    if state_file.exists() and not resume:
+def _check_resume(out: Path, resume: bool) -> None:
+    states = state_paths(out)
+    found = [state for state in states if state.exists()]
+    if found and not resume:
         raise UserError(
-            f"{state_file} is the state of an unfinished training of {out.name}; go on with --resume, or delete it"
+            f"{found[0]} is the state of an unfinished training of {out.name}; go on with --resume, or delete it"
         )
-    if resume and not state_file.exists():
-        raise UserError(f"there is no unfinished training to resume ({state_file} does not exist); leave out --resume")
+    if resume and not found:
+        raise UserError(f"there is no unfinished training to resume ({states[0]} does not exist); leave out --resume")
 
 
 def _load(data: Data, workers: int, watcher: Watcher) -> None:
@@ -146,20 +185,42 @@ def _decode(name: str, part: TrainingImages, workers: int, watcher: Watcher) -> 
     part.load(max(1, workers), decoded)
 
 
-def _train(
-    trainer: Trainer, validation: TrainingImages | None, state_file: Path, resume: bool, watcher: Watcher
-) -> tuple[dict[str, Tensor], float | None]:
-    """(averaged weights as they are to be written, their top-1)."""
-    if resume:
+def _run(
+    trainer: Trainer,
+    validation: TrainingImages | None,
+    state_file: Path,
+    resume: bool,
+    watcher: Watcher,
+    begin_epoch: Callable[[Trainer], None] = lambda _: None,
+) -> None:
+    if resume and state_file.exists():
         trainer.resume(state_file)
         watcher.say(f"resuming at step {trainer.step} of {trainer.steps}")
     try:
-        trainer.run(state_file, validation, watcher.progress, watcher.report, watcher.stop)
+        trainer.run(state_file, validation, watcher.progress, watcher.report, watcher.stop, begin_epoch)
     except TrainingDiverged:
         # to go on from it would diverge again
         state_file.unlink(missing_ok=True)
         raise
-    stored = as_stored(trainer.average)
-    # what is judged is what is written
-    trainer.average = {name: value.to(trainer.device, trainer.average[name].dtype) for name, value in stored.items()}
-    return stored, None if validation is None else trainer.evaluate(validation, trainer.settings.input_size)
+
+
+def _train_for_int8(
+    model: EdgeNeXt,
+    before: Trainer,
+    qat: QatSettings,
+    validation: TrainingImages | None,
+    state_file: Path,
+    resume: bool,
+    watcher: Watcher,
+) -> tuple[dict[str, Tensor], QatReport]:
+    trainer = qat_trainer(model, before.images, before.settings, qat, before.device.type, before.workers)
+    watcher.say(f"quantization-aware training: {qat.epochs} epochs; top-1 is now of simulated int8")
+    measure_ranges(trainer)
+    kl_before = trainer.divergence_from_teacher()
+    _run(trainer, validation, state_file, resume, watcher, measure_ranges)
+    trainer.model.load_state_dict(trainer.average)
+    trainer.step = 0
+    measure_ranges(trainer)
+    report = QatReport(qat.epochs, kl_before, trainer.divergence_from_teacher())
+    assert isinstance(trainer.model, FakeQuantizedGraph)
+    return unfolded_weights(model, trainer.model.weights(trainer.average)), report

@@ -17,7 +17,7 @@ MIN_DEFAULT_BATCHES = 8
 
 @dataclass(frozen=True)
 class Phase:
-    """`epochs` passes over the images at `input_size` pixels a side."""
+    """`epochs` passes over the images at `input_size` pixels a side; none where weights are only to be refined."""
 
     input_size: int
     epochs: int
@@ -75,6 +75,10 @@ class TrainingSettings:
                 f"try --batch-size {max(2, count // MIN_DEFAULT_BATCHES)}, or give more images"
             )
         return self
+
+    @property
+    def epochs(self) -> int:
+        return sum(phase.epochs for phase in self.phases)
 
     @property
     def input_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,11 +33,20 @@ def default_input_size(variant: str, checkpoint: str | Path | None) -> int:
     return found or DEFAULT_INPUT_SIZE
 
 
+@dataclass(frozen=True)
+class StartModel:
+    """model: in training mode. origin: where its weights are from. complete: none of them are random."""
+
+    model: EdgeNeXt
+    origin: str
+    complete: bool
+
+
 def start_model(
     variant: str, checkpoint: str | Path | None, names: tuple[str, ...], input_size: int, seed: int
-) -> tuple[EdgeNeXt, str]:
-    """(model in training mode, where its weights are from). The classifier starts anew for other classes than `names`;
-    a file that names no classes has the same ones where their number is the same.
+) -> StartModel:
+    """The model with the weights that `find_checkpoint` names. The classifier starts anew for other classes than
+    `names`; a file that names no classes has the same ones where their number is the same.
     """
     model = build_model(variant, len(names), input_size, seed=seed)
     path = find_checkpoint(variant, checkpoint)
@@ -45,14 +55,14 @@ def start_model(
             for name, parameter in model.named_parameters():
                 if name.rsplit(".", 1)[-1] in ("gamma", "gamma_xca"):
                     parameter.fill_(LAYER_SCALE_FROM_SCRATCH)
-        return model, "random weights"
+        return StartModel(model, "random weights", False)
     found = load_model(path, variant, input_size=input_size).state_dict()
     known = checkpoint_metadata(path).classes
-    anew = found["head.fc.weight"].shape[0] != len(names) or (known and known != names)
+    anew = found["head.fc.weight"].shape[0] != len(names) or (len(known) > 0 and known != names)
     if anew:
         found |= {name: value for name, value in model.state_dict().items() if name.startswith("head.fc.")}
     model.load_state_dict(found)
-    return model, f"{path.name}{' with a new classifier' if anew else ''}"
+    return StartModel(model, f"{path.name}{' with a new classifier' if anew else ''}", not anew)
 
 
 def choose_device(device: str | None) -> str:

@@ -26,6 +26,7 @@ from edgenext_tvm.quantize.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 SAVE_EVERY_SECONDS = 300.0
 MAX_GRADIENT_NORM = 3.0
+COMPARED_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,19 @@ class Trainer:
         finally:
             self.model.load_state_dict(own)
         return right / len(images)
+
+    @torch.no_grad()
+    def divergence_from_teacher(self) -> float:
+        """Mean Kullback-Leibler divergence of the model's answers from the teacher's on whole images, the first
+        batches of the first epoch; nats an image.
+        """
+        assert self.teacher is not None
+        self.model.eval()
+        values = []
+        for (pixels, labels), _ in zip(self.training_batches(0), range(COMPARED_BATCHES), strict=False):
+            x = self.normalised(plain(pixels.to(self.device), self.epoch_sizes[0]))
+            values.append(float(self._loss(x, labels)))
+        return float(np.mean(values))
 
     def save(self, path: Path) -> None:
         """Writes the whole state, atomically: a killed process leaves the previous file."""

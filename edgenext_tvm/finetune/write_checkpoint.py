@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from edgenext_tvm.errors import UserError
@@ -58,9 +58,17 @@ def write_checkpoint(
     }
     partial = out.with_name(out.name + ".partial")
     try:
-        save_file(dict(stored), str(partial), metadata)
+        partial.write_bytes(_in_fixed_order(save(dict(stored), metadata)))
         partial.replace(out)
     except OSError as error:
         raise UserError(f"cannot write {out} ({error}); give --out in a writable folder with space") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _in_fixed_order(content: bytes) -> bytes:
+    # safetensors writes metadata in an order that changes from process to process: equal weights, other bytes
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
