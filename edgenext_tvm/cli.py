@@ -16,6 +16,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from edgenext_tvm.commands.accuracy import accuracy_command
 from edgenext_tvm.commands.finetune import finetune_command
 from edgenext_tvm.commands.quantize import quantize_command
 from edgenext_tvm.errors import UserError
@@ -335,6 +336,7 @@ def _bench_roofline(build: str, threads: int, repeat: int, runner: str | None, a
 
 
 cli.add_command(quantize_command)
+cli.add_command(accuracy_command)
 
 
 cli.add_command(finetune_command)

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgenext_tvm.board import load_board
-from edgenext_tvm.codegen.build import build_library
-from edgenext_tvm.codegen.meta import ModelMeta, input_table_float
+from edgenext_tvm.codegen.meta import input_table_float
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.quantize.images import ImageSet, open_images
 from edgenext_tvm.quantize.preprocess import Preprocessing
-from edgenext_tvm.verify.build_folder import BOARD_FILE, LOWERED_FILE, BuildFolder, open_build
+from edgenext_tvm.verify.build_folder import LOWERED_FILE, BuildFolder, open_build
 from edgenext_tvm.verify.compare import accuracy, compare_logits, same_bits
 from edgenext_tvm.verify.device import run_logits, selftest
 from edgenext_tvm.verify.float_model import FLOAT_WEIGHTS, float_logits, input_size, qdq_logits
 from edgenext_tvm.verify.golden import image_input
+from edgenext_tvm.verify.host_build import build_for_host
 from edgenext_tvm.verify.quantization import input_quantization
 from edgenext_tvm.verify.reference import NoTwinError, ReferenceProgram, load_lowered
 from edgenext_tvm.verify.runner import HostRunner, Runner, choose_runner
@@ -91,7 +90,7 @@ def verify(
     build = open_build(build_dir)
     device = runner if isinstance(runner, Runner) else choose_runner(build.board, runner)
     source = open_images(images or DEFAULT_IMAGES, limit=limit)
-    known = _labels(source, build.manifest.num_classes)
+    known = known_labels(source, build.manifest.num_classes)
     notes: list[str] = []
     if images is None:
         notes.append(f"{DEFAULT_IMAGES} are made-up images: the measures say little about accuracy")
@@ -152,7 +151,8 @@ def verify(
     )
 
 
-def _labels(source: ImageSet, num_classes: int) -> np.ndarray | None:
+def known_labels(source: ImageSet, num_classes: int) -> np.ndarray | None:
+    """int64 [B], or None where an image has no label. Raises UserError for labels that the model has no class for."""
     labels = [source.label(index) for index in range(len(source))]
     if None in labels:
         return None
@@ -197,22 +197,6 @@ def _same_as_host(
         notes.append("float32 sums depend on vector widths: not compared with the host's build")
         return None
     say("the same images in a build for this machine")
-    host = load_board("host")
     with tempfile.TemporaryDirectory(prefix="edgenext-tvm-host-") as folder:
-        out = Path(folder) / "build"
-        files = {BOARD_FILE: host.model_dump_json().encode()}
-        build_library(lowered, _meta(build, lowered), host, out, extra_files=files)
-        return same_bits(run_logits(open_build(out), HostRunner(), given), logits)
-
-
-def _meta(build: BuildFolder, lowered: object) -> ModelMeta:
-    manifest = build.manifest
-    scale, zero_point = input_quantization(lowered) or (1.0, 0)
-    return ModelMeta(
-        name=manifest.name,
-        model=manifest.model,
-        precision=manifest.precision,
-        input_scale=scale,
-        input_zero_point=zero_point,
-        preprocessing=manifest.load_preprocessing(),
-    )
+        on_host = build_for_host(build, lowered, Path(folder) / "build")
+        return same_bits(run_logits(on_host, HostRunner(), given), logits)

@@ -1,0 +1,106 @@
+"""Where accuracy goes, for people: the ledger, the noisiest tensors, the most harmful quantizers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:  # importing them takes seconds, which `--help` need not
+    from edgenext_tvm.accuracy.ledger import Closeness, Row
+    from edgenext_tvm.accuracy.measure_layers import LayerNoise
+    from edgenext_tvm.accuracy.measure_ledger import Ledger
+    from edgenext_tvm.quantize.sensitivity import Sensitivity
+
+
+def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for heading in left:
+        table.add_column(heading, overflow="fold")
+    for heading in right:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def ledger_table(ledger: Ledger) -> Table:
+    """One row per stage; on the right what the stage itself changed."""
+    count = ledger.rows[0].images
+    table = _table(
+        f"{count} images of {ledger.images}: each stage against float, and its own step",
+        ("stage",),
+        ("top-1 %", "top-5 %", "same class %", "cosine", "KL nats", "step: top-1", "same class %", "KL nats"),
+    )
+    for row in ledger.rows:
+        stage = row.stage.replace("board", f"board ({ledger.runner})") if ledger.runner else row.stage
+        table.add_row(stage, _percent(row.top1), _percent(row.top5), *_closeness(row.to_float), *_step(row))
+    return table
+
+
+def _closeness(found: Closeness) -> tuple[str, str, str]:
+    return f"{100 * found.agreement:.2f}", f"{found.cosine:.6f}", f"{found.kl:.2e}"
+
+
+def _step(row: Row) -> tuple[str, str, str]:
+    if row.step is None:
+        return "", "", ""
+    change = "" if row.step_top1 is None else f"{100 * row.step_top1:+.2f}"
+    return change, f"{100 * row.step.agreement:.2f}", f"{row.step.kl:.2e}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
+
+
+def decibel(value: float) -> str:
+    """dB with one digit; `exact` where there is no noise."""
+    return f"{value:.1f}" if math.isfinite(value) else ("exact" if value > 0 else "-inf")
+
+
+def layers_table(noise: LayerNoise, top: int) -> Table:
+    """The `top` noisiest tensors, the worst first."""
+    table = _table(
+        f"SQNR of every tensor in memory on {noise.runner}, {noise.images} images: the {top} worst of "
+        f"{len(noise.tensors)}",
+        ("tensor", "made by"),
+        ("dtype", "scale", "SQNR dB", "own rounding dB", "clipped %"),
+    )
+    for tensor in noise.worst_first[:top]:
+        is_float = tensor.dtype == "float32"
+        table.add_row(
+            tensor.key,
+            tensor.kernel,
+            tensor.dtype,
+            "" if is_float else f"{tensor.scale:.3g}",
+            decibel(tensor.sqnr_db),
+            "" if is_float else decibel(tensor.own_db),
+            "" if is_float else f"{100 * tensor.clipped:.3f}",
+        )
+    return table
+
+
+def layers_sentence(noise: LayerNoise) -> str:
+    """The worst layers by name, and what was not seen."""
+    worst = sorted(noise.layers.items(), key=lambda entry: entry[1])[:3]
+    named = ", ".join(f"{layer} ({decibel(sqnr)} dB)" for layer, sqnr in worst)
+    absent = f"; {len(noise.not_stored)} tensors live only inside fused kernels" if noise.not_stored else ""
+    return f"worst layers: {named}{absent}"
+
+
+def scan_table(entries: list[Sensitivity], top: int) -> Table:
+    """The `top` most harmful tensors and weights."""
+    table = _table(
+        f"one quantized, all else float: the {top} most harmful of {len(entries)}",
+        ("tensor or weights",),
+        ("logits' SQNR dB", "mean squared error", "same class %"),
+    )
+    for entry in entries[:top]:
+        more = f" and {len(entry.group) - 1} of the same scale" if len(entry.group) > 1 else ""
+        table.add_row(
+            entry.group[0] + more,
+            decibel(entry.sqnr_db),
+            f"{entry.mean_squared_error:.2e}",
+            f"{100 * entry.agreement:.2f}",
+        )
+    return table
