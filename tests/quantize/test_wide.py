@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +11,17 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
+from edgenext_tvm.api import compile_model, verify_build
+from edgenext_tvm.codegen.program import read_program
+from edgenext_tvm.kernels import Kernel, kernel_of
 from edgenext_tvm.kernels.wide import QRANGE, WIDE_MAX_CHANNELS
+from edgenext_tvm.model.fold import fold_for_quantization
 from edgenext_tvm.quantize import open_images, quantize_model
+from edgenext_tvm.quantize.accuracy import compare
 from edgenext_tvm.quantize.observers import LEVELS
 from edgenext_tvm.quantize.wide import MAX_NORM_CHANNELS, eligible_wide, wide_groups
+from edgenext_tvm.source import load_float_model
+from edgenext_tvm.verify.reference import load_lowered
 
 PIECES = ("split_block.convs.0:conv2d", "split_block.convs.1:conv2d", "split_block:cat.in2", "split_block:cat")
 
@@ -129,3 +138,51 @@ def test_a_reader_without_a_kernel_keeps_a_tensor_int8(body: str, channels: int,
 
 def test_a_norm_of_fewer_channels_reads_int16() -> None:
     assert obstacles(Branches("norm", 510), 1, 3, 4, 4)["conv:conv2d"] == ""
+
+
+def lowered_kernels(build: Path) -> list[Kernel | None]:
+    """The kernel of each step of a build, None for one generated from float operators."""
+    program = read_program(load_lowered(build / "lowered.json"))
+    return [kernel_of(program.functions[step.function]) for step in program.steps]
+
+
+@pytest.mark.parametrize("board", ["host", pytest.param("rpi4", marks=[pytest.mark.slow, pytest.mark.qemu])])
+def test_a_network_of_wide_tensors_compiles_to_integer_kernels_alone(
+    small_graph, small_model, small_preprocessing, small_program, board: str, tmp_path: Path
+) -> None:
+    """Every eligible tensor is int16; what was compiled equals the NumPy twins and is closer to the float model."""
+    keys = frozenset(key for group in eligible_wide(small_graph) for key in group)
+    images = open_images("synthetic:6")
+    program = quantize_model(small_model, images, small_preprocessing, quiet=True, int16=keys)
+    narrow, wide = (compare(p, small_model, images, quiet=True) for p in (small_program, program))
+    assert wide.signal_to_noise_db > narrow.signal_to_noise_db + 4
+    built = compile_model(str(program.save(tmp_path / "wide.pt2")), board, out=tmp_path / "build")
+    assert built.selftest
+    kernels = lowered_kernels(built.build_dir)
+    assert None not in kernels
+    kinds = {kernel.kind for kernel in kernels if kernel is not None and kernel.is_wide}
+    assert kinds == {"add", "conv2d", "dense", "depthwise", "global_avg_pool", "layer_norm", "rescale"}
+    report = verify_build(built.build_dir, "synthetic:2")
+    assert report.passed
+    assert report.bit_identical_to_reference
+    assert report.relative_l2_to_qdq is not None
+    assert report.relative_l2_to_qdq < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [(":mean", "head.norm:layer_norm"), ()], ids=["head", "all"])
+def test_edgenext_with_wide_tensors_keeps_its_bits(keys: tuple[str, ...], tmp_path: Path) -> None:
+    """XXS with the head alone, or with everything eligible, as int16."""
+    model = load_float_model("edgenext_xx_small", None, None, 64)
+    groups = eligible_wide(exported(fold_for_quantization(model.model), 1, 3, 64, 64))
+    int16 = frozenset(keys or (key for group in groups for key in group))
+    images = open_images("synthetic:4")
+    narrow, wide = (
+        quantize_model(model.model, images, model.preprocessing, quiet=True, int16=chosen)
+        for chosen in (frozenset(), int16)
+    )
+    before, after = (compare(program, model.model, images, quiet=True) for program in (narrow, wide))
+    assert after.signal_to_noise_db > before.signal_to_noise_db
+    built = compile_model(str(wide.save(tmp_path / "wide.pt2")), out=tmp_path / "build")
+    assert built.selftest
+    assert None not in lowered_kernels(built.build_dir)
