@@ -18,7 +18,7 @@ def pack_levels(differences: torch.Tensor) -> str:
     """Integers in [-128, 127], any shape, as base64 of zlib of int8; equal input gives equal text."""
     values = differences.numpy()
     assert values.size == 0 or (values.min() >= -128 and values.max() <= 127)
-    return base64.b64encode(zlib.compress(values.astype(np.int8).tobytes(), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(values.astype(np.int8).tobytes(), 6)).decode("ascii")
 
 
 def unpack_levels(text: str, shape: Sequence[int], field: str) -> torch.Tensor:
