@@ -210,3 +210,9 @@ def test_an_onnx_file_becomes_a_program(onnx_graph, tmp_path: Path, name: str) -
     assert report.passed and report.relative_l2 < 0.02
     # an island computes in float and has no twin
     assert report.bit_identical_to_reference is (True if name == "pointwise" else None)
+
+
+def test_activations_of_16_bits_are_refused_by_the_name_of_their_node(onnx_graph, tmp_path: Path) -> None:
+    _, path = build(onnx_graph, convolutional, tmp_path, np.int16)
+    with pytest.raises(UserError, match=r"node '.+' quantizes activations to int16; int8 and uint8 are supported"):
+        import_onnx(path)
