@@ -90,14 +90,14 @@ def _check_widths(mod: tvm.IRModule, path: Path) -> None:
     for block in mod["main"].body.blocks:
         for binding in block.bindings:
             call = binding.value
-            if isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.quantize":
-                # From here on int16 means 12 bits (kernels.wide), for which ONNX has no quantization.
-                if str(call.attrs.out_dtype) == "int16":
-                    layer = call.span.source_name.name if call.span is not None else "?"
-                    raise UserError(
-                        f"{path}: node '{layer}' quantizes activations to int16; int8 and uint8 are supported. "
-                        "Export the model with 8-bit activations"
-                    )
+            is_quantize = isinstance(call, relax.Call) and getattr(call.op, "name", "") == "relax.quantize"
+            # From here on int16 means 12 bits (kernels.wide), for which ONNX has no quantization.
+            if is_quantize and str(call.attrs.out_dtype) == "int16":
+                layer = call.span.source_name.name if call.span is not None else "?"
+                raise UserError(
+                    f"{path}: node '{layer}' quantizes activations to int16; int8 and uint8 are supported. "
+                    "Export the model with 8-bit activations"
+                )
 
 
 def _check_signature(model: onnx.ModelProto, path: Path) -> None:
