@@ -33,6 +33,8 @@ from edgenext_tvm.verify.quantization import input_quantization
 from edgenext_tvm.verify.runner import Runner, choose_runner
 
 LOGITS = "logits"
+# The layer of what the network itself does between its modules.
+TOP_LEVEL = "top level"
 # All tensors of a batch are in memory at once, twice: 60 MiB an image for the largest variant.
 BATCH = 4
 
@@ -148,12 +150,17 @@ def _layout(x: np.ndarray, found: np.ndarray) -> tuple[int, ...]:
     return min(orders, key=lambda order: float(np.abs(np.transpose(x, order).reshape(len(x), -1) - found).sum()))
 
 
+def _module_of(key: str) -> str:
+    module, colon, _ = key.rpartition(":")
+    return module or (TOP_LEVEL if colon else key)
+
+
 def stored_tensors(lowered: tvm.IRModule, program: Program, sizes: Sequence[int]) -> list[StoredTensor]:
     """Where the imported program's quantized tensors lie, in network order. sizes: elements of each, by its number."""
     numbers = tracked(lowered)
     found = [StoredTensor(n, program.input, None, None) for n in numbers.get(program.values[program.input].name, [])]
     for index, step in enumerate(program.steps):
-        channels = _written_channels(program, step)
+        channels = written_channels(program, step)
         value = program.values[step.results[0]]
         for number in numbers.get(step.name, []):
             if math.prod(value.shape) == sizes[number]:
@@ -163,7 +170,8 @@ def stored_tensors(lowered: tvm.IRModule, program: Program, sizes: Sequence[int]
     return found
 
 
-def _written_channels(program: Program, step: Step) -> tuple[int, int, int] | None:
+def written_channels(program: Program, step: Step) -> tuple[int, int, int] | None:
+    """(first, count, of) where a step writes only these of its result's channels; None for kernels that never do."""
     kernel = kernel_of(program.functions[step.function])
     total, first = getattr(kernel, "y_channels", None), getattr(kernel, "y_offset", None)
     return None if total is None or first is None else (first, getattr(kernel, "c"), total)  # noqa: B009
@@ -258,7 +266,7 @@ class _Measured:
         step = None if place.step is None else self.dump.program.steps[place.step]
         return TensorNoise(
             key=key,
-            layer=key.rpartition(":")[0] or (step.layer if step else key),
+            layer=_module_of(key),
             kernel=step.kind if step else "preprocessing",
             dtype=dtype,
             scale=scale,

@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tvm
+from torch import nn
 
 from edgenext_tvm.board import load_board
 from edgenext_tvm.compiler import CompileSettings, Progress, Stages, compile_stages
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.checkpoint import load_model
 from edgenext_tvm.model.config import VARIANTS
-from edgenext_tvm.model.edgenext import EdgeNeXt
 from edgenext_tvm.quantize.preprocess import Preprocessing
 from edgenext_tvm.quantize.recipe import Recipe
 from edgenext_tvm.verify.build_folder import LOWERED_FILE, RECIPE_FILE, WEIGHTS_FILE, BuildFolder, open_build
@@ -26,18 +26,12 @@ from edgenext_tvm.verify.reference import load_lowered
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """A build and what it was made of. recipe: None for float32 builds."""
+    """A build and what it was made of. float_model: before folding, in eval mode. recipe: None for float32 builds."""
 
     build: BuildFolder
-    weights: Path
+    float_model: nn.Module
     preprocessing: Preprocessing
     recipe: Recipe | None
-
-    @cached_property
-    def float_model(self) -> EdgeNeXt:
-        """The network before folding, float32, in eval mode."""
-        manifest = self.build.manifest
-        return load_model(self.weights, manifest.model, manifest.num_classes, input_size(self.build))
 
     @cached_property
     def lowered(self) -> tvm.IRModule:
@@ -60,7 +54,9 @@ def open_measured(build_dir: str | Path) -> MeasuredModel:
             f"{build.path} was compiled from a program that is already quantized: there are no float weights to "
             "compare with; compile the variant with --checkpoint, or use `edgenext-tvm verify`"
         )
-    return MeasuredModel(build, weights, preprocessing, None if recipe is None else Recipe.load(recipe))
+    manifest = build.manifest
+    float_model = load_model(weights, manifest.model, manifest.num_classes, input_size(build))
+    return MeasuredModel(build, float_model, preprocessing, None if recipe is None else Recipe.load(recipe))
 
 
 @contextmanager

@@ -84,6 +84,9 @@ def layers_sentence(noise: LayerNoise) -> str:
     """The worst layers by name, and what was not seen."""
     worst = sorted(noise.layers.items(), key=lambda entry: entry[1])[:3]
     named = ", ".join(f"{layer} ({decibel(sqnr)} dB)" for layer, sqnr in worst)
+    rounded = [tensor for tensor in noise.tensors if tensor.dtype != "float32"]
+    own = min(rounded, key=lambda tensor: tensor.own_db)
+    named += f"; worst rounded by itself: {own.key} ({decibel(own.own_db)} dB)"
     absent = f"; {len(noise.not_stored)} tensors live only inside fused kernels" if noise.not_stored else ""
     return f"worst layers: {named}{absent}"
 

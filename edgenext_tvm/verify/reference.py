@@ -62,6 +62,11 @@ class ReferenceProgram:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Logits of `x`, whose shape and dtype are those of `main`'s input."""
+        output = self.program.output
+        return self.values(x)[output].reshape(self.program.values[output].shape)
+
+    def values(self, x: np.ndarray) -> dict[int, np.ndarray]:
+        """What every step makes of `x`, by the value's id; the input is among them."""
         if x.shape != self.input_shape or str(x.dtype) != self.input_dtype:
             raise UserError(
                 f"reference input is {x.dtype} {list(x.shape)}; expected {self.input_dtype} {list(self.input_shape)}"
@@ -81,5 +86,4 @@ class ReferenceProgram:
                 for operand, (shape, _) in zip(step.inputs, kernel.input_types(), strict=True)
             ]
             values[step.results[0]] = kernel.reference(*arguments)
-        output = self.program.output
-        return values[output].reshape(self.program.values[output].shape)
+        return values
