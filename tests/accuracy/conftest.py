@@ -1,4 +1,4 @@
-"""A small network that is really quantized, compiled for this machine and run; and the bundled model's build, opened."""
+"""A small network that is really quantized, compiled for this machine and run; and the bundled model's build."""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""The tables of `accuracy`: rows, order, and what is left empty."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from rich.console import Console
+
+from edgenext_tvm.accuracy.ledger import BOARD, HOST, NATIVE, fill_ledger
+from edgenext_tvm.accuracy.measure_layers import LOGITS, LayerNoise, TensorNoise
+from edgenext_tvm.accuracy.measure_ledger import Ledger
+from edgenext_tvm.quantize.sensitivity import Sensitivity
+from edgenext_tvm.report.accuracy_tables import decibel, layers_sentence, layers_table, ledger_table, scan_table
+
+
+def printed(table) -> str:
+    console = Console(width=200, record=True)
+    console.print(table)
+    return console.export_text()
+
+
+def ledger(labels: np.ndarray | None = None) -> Ledger:
+    a = np.array([[3.0, 1.0], [0.0, 2.0]], np.float32)
+    b = np.array([[1.0, 3.0], [0.0, 2.0]], np.float32)
+    return Ledger(fill_ledger({NATIVE: a, HOST: b, BOARD: b}, labels), "few.npz", "rpi4", "qemu-aarch64 cortex-a72")
+
+
+def noise() -> LayerNoise:
+    tensors = [
+        TensorNoise("a:conv2d", "a", "conv2d", "int8", 0.5, 0, 31.24, 40.0, 0.0),
+        TensorNoise("b:linear", "b", "dense", "int16", 0.25, 3, 12.0, 13.0, 0.125),
+        TensorNoise(LOGITS, "fc", "dense", "float32", 1.0, 0, 20.0, math.inf, 0.0),
+    ]
+    return LayerNoise(tuple(tensors), ("b.fc1:linear",), 4, "host")
+
+
+def test_the_ledger_shows_each_stage_and_its_step() -> None:
+    first, *_, last = [line for line in printed(ledger_table(ledger(np.array([0, 1])))).splitlines() if "," in line][1:]
+    assert first.split()[:3] == ["float,", "native", "preprocessing"] and "100.00" in first
+    assert "C library, board (qemu-aarch64 cortex-a72)" in last and "50.00" in last and "+0.00" in last
+
+
+def test_without_labels_the_columns_of_accuracy_are_empty() -> None:
+    text = printed(ledger_table(ledger()))
+    assert "-50.00" not in text and "top-1 %" in text
+    assert "-50.00" in printed(ledger_table(ledger(np.array([0, 1]))))
+
+
+def test_the_noisiest_tensors_come_first_and_no_more_than_asked() -> None:
+    text = printed(layers_table(noise(), 2))
+    assert text.index("b:linear") < text.index(LOGITS) and "a:conv2d" not in text
+    assert "the 2 worst of 3" in text and "12.500" in text
+
+
+def test_the_worst_layers_are_named_and_what_was_not_seen_is_told() -> None:
+    assert layers_sentence(noise()) == (
+        "worst layers: b (12.0 dB), fc (20.0 dB), a (31.2 dB); worst rounded by itself: b:linear (13.0 dB); "
+        "1 tensors live only inside fused kernels"
+    )
+
+
+def test_the_scan_names_groups_by_their_first_tensor() -> None:
+    entries = [Sensitivity(("a", "b", "c"), 0.5, 3.0, 0.75), Sensitivity(("d.weight",), 0.0, math.inf, 1.0)]
+    text = printed(scan_table(entries, 5))
+    assert "a and 2 of the same scale" in text and "5.00e-01" in text and "75.00" in text and "exact" in text
+    assert "d.weight" not in printed(scan_table(entries, 1))
+
+
+def test_decibel() -> None:
+    assert [decibel(value) for value in (12.345, math.inf, -math.inf)] == ["12.3", "exact", "-inf"]
