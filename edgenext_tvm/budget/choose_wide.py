@@ -13,9 +13,8 @@ from edgenext_tvm.budget.price_wide import Group, Prices
 from edgenext_tvm.quantize.observers import Dtype
 from edgenext_tvm.quantize.sensitivity import SwitchedNetwork
 
-# Of the error that has to go, what the first candidates to be priced make up together.
-PRICED_SHARE = 2.0
-MIN_PRICED = 8
+# To price a tensor is to export and lower the network once: so many at a time, those of the largest errors first.
+MIN_PRICED, MAX_PRICED = 4, 8
 # Kernels that get no slower still count for something, so that the larger gain goes first.
 MIN_EXTRA_SHARE = 1e-5
 _INT16: Dtype = "int16"
@@ -147,11 +146,11 @@ class WideChooser:
 
 def _priced_at_once(ranked: Sequence[Group], errors: Mapping[Group, float], to_remove: float) -> int:
     total = 0.0
-    for index, group in enumerate(ranked):
-        if index >= MIN_PRICED and total >= PRICED_SHARE * to_remove:
+    for index, group in enumerate(ranked[:MAX_PRICED]):
+        if index >= MIN_PRICED and total >= to_remove:
             return index
         total += errors[group]
-    return len(ranked)
+    return min(len(ranked), MAX_PRICED)
 
 
 def _by_worth(batch: Sequence[Group], errors: Mapping[Group, float], prices: Prices) -> list[Group]:
