@@ -78,7 +78,7 @@ class FakeQuantizedGraph(nn.Module):
         self.batch_size = batch_size
         graph, _ = insert_observers(model, torch.zeros(batch_size, 3, input_size, input_size), OBSERVER)
         self.graph: GraphModule = graph
-        self._tensors = _replace_observers(graph)
+        self.tensors = _replace_observers(graph)
         for parameter in graph.parameters():
             parameter.requires_grad_(True)
 
@@ -96,11 +96,11 @@ class FakeQuantizedGraph(nn.Module):
     @torch.no_grad()
     def measure_ranges(self, batches: Iterable[Tensor]) -> None:
         """Chooses every tensor's range anew, from network inputs of the batch size."""
-        for tensor in self._tensors:
+        for tensor in self.tensors:
             tensor.watch()
         for batch in batches:
             self.graph(batch)
-        for tensor in self._tensors:
+        for tensor in self.tensors:
             tensor.choose()
 
     def weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -110,13 +110,13 @@ class FakeQuantizedGraph(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Scales' bits and zero points, int64 [2, tensors]: integers, so that no moving average blurs them."""
-        scales = torch.stack([tensor.scale for tensor in self._tensors]).cpu().view(torch.int32).long()
-        return torch.stack([scales, torch.stack([tensor.zero_point for tensor in self._tensors]).cpu().long()])
+        scales = torch.stack([tensor.scale for tensor in self.tensors]).cpu().view(torch.int32).long()
+        return torch.stack([scales, torch.stack([tensor.zero_point for tensor in self.tensors]).cpu().long()])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes over what `get_extra_state` gave."""
         scales = state[0].int().cpu().view(torch.float32)
-        for tensor, scale, zero_point in zip(self._tensors, scales, state[1], strict=True):
+        for tensor, scale, zero_point in zip(self.tensors, scales, state[1], strict=True):
             tensor.scale.fill_(float(scale))
             tensor.zero_point.fill_(int(zero_point))
 
