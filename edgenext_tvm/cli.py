@@ -153,15 +153,15 @@ def models(as_json: bool) -> None:
 @click.option("--tuning-logs", metavar="DIR", help="A tuning database other than the board's.")
 @click.option("--compare-float32", is_flag=True, help="Also build float32, and time both.")
 @click.option("--sqnr-budget", type=float, metavar="DB", help="int16 where needed for such logits (34: error 2 %).")
-@click.option("--accuracy-budget", type=float, metavar="POINTS", help="int16 where needed to lose at most so much top-1.")
+@click.option("--accuracy-budget", type=float, metavar="POINTS", help="int16 where needed to lose so little top-1.")
 @click.option("--budget-images", metavar="DIR|NPZ|synthetic[:N]", help="To judge a budget; default: of calibration.")
 @click.option("--out", metavar="DIR", help="Build folder; default: out/MODEL-BOARD.")
 @json_option
 def compile_command(model: str, board: str, out: str | None, as_json: bool, **options: Any) -> int:
     """Compiles MODEL: a variant (see `models`), a quantized .pt2 program, or an .onnx QDQ file."""
     from edgenext_tvm.api import compile_model, default_out
-    from edgenext_tvm.report.budget_tables import budget_table, read_budget
     from edgenext_tvm.board import load_board
+    from edgenext_tvm.report.budget_tables import budget_table, read_budget
 
     chosen = load_board(board)
     out = out or str(default_out(model, chosen))

@@ -58,7 +58,7 @@ class ImageSet(ABC):
         """A set of at most `limit` images of this one, chosen by `seed`, in their old order."""
         if limit is not None and limit < 1:
             raise UserError(f"image limit is {limit}; allowed: 1 or more (try 256)")
-        picked = np.arange(len(self))
+        picked: np.ndarray = np.arange(len(self))
         if limit is not None and limit < len(self):
             picked = np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
         selected = self.pick(picked)
