@@ -130,7 +130,7 @@ def finetune(
     _load(data, workers, watcher)
     trainer = Trainer(start.model, data.training, settings, device, workers=workers, compiled=compiled)
     float_state, qat_state = state_paths(out)
-    _run(trainer, data.validation, float_state, resume, watcher)
+    run_training(trainer, data.validation, float_state, resume, watcher)
     trainer.model.load_state_dict(trainer.average)
     weights: dict[str, Tensor] = trainer.average
     changed = None
@@ -185,7 +185,7 @@ def _decode(name: str, part: TrainingImages, workers: int, watcher: Watcher) -> 
     part.load(max(1, workers), decoded)
 
 
-def _run(
+def run_training(
     trainer: Trainer,
     validation: TrainingImages | None,
     state_file: Path,
@@ -193,6 +193,7 @@ def _run(
     watcher: Watcher,
     begin_epoch: Callable[[Trainer], None] = lambda _: None,
 ) -> None:
+    """Runs `trainer` to its end, from `state_file` if it is to resume and there is one."""
     if resume and state_file.exists():
         trainer.resume(state_file)
         watcher.say(f"resuming at step {trainer.step} of {trainer.steps}")
@@ -217,7 +218,7 @@ def _train_for_int8(
     watcher.say(f"quantization-aware training: {qat.epochs} epochs; top-1 is now of simulated int8")
     measure_ranges(trainer)
     kl_before = trainer.divergence_from_teacher()
-    _run(trainer, validation, state_file, resume, watcher, measure_ranges)
+    run_training(trainer, validation, state_file, resume, watcher, measure_ranges)
     trainer.model.load_state_dict(trainer.average)
     trainer.step = 0
     measure_ranges(trainer)

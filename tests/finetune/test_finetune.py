@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from edgenext_tvm.errors import UserError
-from edgenext_tvm.finetune.finetune import FinetuneResult, Watcher, finetune, state_paths
+from edgenext_tvm.finetune.finetune import FinetuneResult, Watcher, finetune, run_training, state_paths
 from edgenext_tvm.finetune.qat import QatSettings
 from edgenext_tvm.finetune.settings import Phase, TrainingSettings
-from edgenext_tvm.finetune.train import TrainingInterrupted
+from edgenext_tvm.finetune.train import Trainer, TrainingDiverged, TrainingInterrupted
 from edgenext_tvm.model.checkpoint import checkpoint_metadata, load_model
 
 XXS = "edgenext_xx_small"
@@ -51,9 +52,10 @@ def whole(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetuneRe
     return trained(squares, tmp_path_factory.mktemp("whole") / "squares.safetensors")
 
 
-def test_separable_classes_are_learned_in_two_epochs(whole: FinetuneResult) -> None:
+def test_separable_classes_are_told_apart_after_two_epochs(whole: FinetuneResult) -> None:
     assert (whole.images, whole.validation_images, whole.epochs) == (59, 7, 2)
-    assert whole.top1 is not None and whole.top1 > 0.8
+    # six steps from whatever weights are bundled; chance is 1/3
+    assert whole.top1 is not None and whole.top1 > 0.6
     assert json.dumps(whole.to_dict())
 
 
@@ -117,7 +119,7 @@ def test_quantization_aware_epochs_alone_refine_trained_weights(
     result = trained(squares, tmp_path / "x.safetensors", settings, **options)
     assert result.qat is not None and result.qat.kl_after < 2 * result.qat.kl_before + 1e-4
     assert (result.epochs, result.classes) == (0, whole.classes)
-    assert result.top1 is not None and result.top1 > 0.8
+    assert result.top1 == pytest.approx(whole.top1, abs=0.15)
     with pytest.raises(TrainingInterrupted):
         trained(squares, tmp_path / "y.safetensors", settings, watcher=StopAfter(1).watcher, **options)
     assert [path.exists() for path in state_paths(tmp_path / "y.safetensors")] == [False, True]
@@ -143,12 +145,24 @@ def test_what_is_refused_before_anything_is_read(whole: FinetuneResult, squares:
 
 
 @pytest.mark.slow
-def test_from_photos_to_a_program(whole: FinetuneResult, squares: Path, tmp_path: Path) -> None:
+def test_from_photos_to_a_program(squares: Path, tmp_path: Path) -> None:
     from edgenext_tvm.api import compile_model, run_build
 
+    result = trained(squares, tmp_path / "x.safetensors", TrainingSettings((Phase(64, 8),), batch_size=16))
+    assert result.top1 == 1.0
     build = compile_model(
-        XXS, "host", checkpoint=str(whole.checkpoint), calibration=str(squares), out=tmp_path / "build", quiet=True
+        XXS, "host", checkpoint=str(result.checkpoint), calibration=str(squares), out=tmp_path / "build", quiet=True
     ).build_dir
-    photos = [squares / name / "003.png" for name in ("blue", "green", "red")]
+    photos = [squares / name / f"{index:03}.png" for name in result.classes for index in range(5)]
     answers = run_build(str(build), [str(photo) for photo in photos], top=1)
-    assert [answer["top"][0]["name"] for answer in answers] == ["blue", "green", "red"]
+    assert [answer["top"][0]["name"] for answer in answers] == [photo.parent.name for photo in photos]
+
+
+def test_a_training_that_diverged_leaves_no_state(make_network, square_images, tmp_path: Path) -> None:
+    trainer = Trainer(make_network(), square_images, TrainingSettings((Phase(64, 1),)))
+    trainer.save(tmp_path / "x.training")
+    with torch.no_grad():
+        trainer.model.head.bias.fill_(float("nan"))
+    with pytest.raises(TrainingDiverged):
+        run_training(trainer, None, tmp_path / "x.training", False, Watcher())
+    assert not list(tmp_path.iterdir())
