@@ -80,7 +80,8 @@ def accuracy_command(
             result["scan"] = sensitivity_fields(entries)
         click.echo(json.dumps(result | ({"picture": str(picture)} if picture else {})))
         return
-    output.print(accuracy_tables.ledger_table(ledger))
+    for table in accuracy_tables.ledger_tables(ledger):
+        output.print(table)
     if noise:
         output.print(accuracy_tables.layers_table(noise, top))
         output.print(accuracy_tables.layers_sentence(noise), markup=False)

@@ -64,19 +64,16 @@ def _draw_steps(axes: Any, ledger: Ledger) -> None:
 def _draw_noise(axes: Any, noise: LayerNoise) -> None:
     tensors = [tensor for tensor in noise.tensors if math.isfinite(tensor.sqnr_db)]
     at = range(len(tensors))
-    axes.bar(at, [tensor.sqnr_db for tensor in tensors], color="#4878a8", label="SQNR, with what it inherits")
-    own = [tensor.own_db if math.isfinite(tensor.own_db) else math.nan for tensor in tensors]
-    axes.plot(at, own, ".", color="#c05020", label="its own rounding and clipping alone")
     worst = sorted(at, key=lambda index: tensors[index].sqnr_db)[:NAMED]
-    for index in worst:
-        axes.annotate(
-            tensors[index].key,
-            (index, max(tensors[index].sqnr_db, 0)),
-            rotation=90,
-            fontsize=7,
-            ha="center",
-            va="bottom",
-        )
+    colours = ["#c03030" if index in worst else "#4878a8" for index in at]
+    axes.bar(at, [tensor.sqnr_db for tensor in tensors], color=colours, label="SQNR, with what it inherits")
+    own = [tensor.own_db if math.isfinite(tensor.own_db) else math.nan for tensor in tensors]
+    axes.plot(at, own, ".", color="#404040", label="its own rounding and clipping alone")
+    named = [f"{tensors[index].sqnr_db:5.1f} dB  {tensors[index].key}" for index in worst]
+    box = {"facecolor": "white", "edgecolor": "#c03030", "alpha": 0.9}
+    at_top = {"transform": axes.transAxes, "va": "top", "ha": "left", "family": "monospace", "fontsize": 8}
+    axes.text(0.01, 0.97, "\n".join(["worst:", *named]), bbox=box, **at_top)
+    axes.set_ylim(top=1.35 * max(tensor.sqnr_db for tensor in tensors))
     marks = range(0, len(tensors), max(1, len(tensors) // 30))
     axes.set_xticks(marks, [tensors[index].layer for index in marks], rotation=90, fontsize=6)
     axes.set_ylabel("SQNR, dB")

@@ -9,44 +9,37 @@ from rich import box
 from rich.table import Table
 
 if TYPE_CHECKING:  # importing them takes seconds, which `--help` need not
-    from edgenext_tvm.accuracy.ledger import Closeness, Row
+    from edgenext_tvm.accuracy.ledger import Closeness
     from edgenext_tvm.accuracy.measure_layers import LayerNoise
     from edgenext_tvm.accuracy.measure_ledger import Ledger
     from edgenext_tvm.quantize.sensitivity import Sensitivity
 
 
-def _table(title: str, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+def _table(title: str, first: str, *others: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for heading in left:
-        table.add_column(heading, overflow="fold")
-    for heading in right:
+    table.add_column(first, no_wrap=True)
+    for heading in others:
         table.add_column(heading, justify="right")
     return table
 
 
-def ledger_table(ledger: Ledger) -> Table:
-    """One row per stage; on the right what the stage itself changed."""
-    count = ledger.rows[0].images
-    table = _table(
-        f"{count} images of {ledger.images}: each stage against float, and its own step",
-        ("stage",),
-        ("top-1 %", "top-5 %", "same class %", "cosine", "KL nats", "step: top-1", "same class %", "KL nats"),
-    )
+def ledger_tables(ledger: Ledger) -> tuple[Table, Table]:
+    """One row per stage: how far it is from float, and what the stage itself changed."""
+    title = f"{ledger.rows[0].images} images of {ledger.images}, each stage against "
+    measures = ("same class %", "cosine", "KL nats")
+    to_float = _table(title + f"'{ledger.rows[0].stage}'", "stage", "top-1 %", "top-5 %", *measures)
+    steps = _table(title + "the one above: what it costs by itself", "stage", "top-1 change", *measures)
     for row in ledger.rows:
-        stage = row.stage.replace("board", f"board ({ledger.runner})") if ledger.runner else row.stage
-        table.add_row(stage, _percent(row.top1), _percent(row.top5), *_closeness(row.to_float), *_step(row))
-    return table
+        stage = f"{row.stage} ({ledger.runner})" if row.stage == ledger.rows[-1].stage and ledger.runner else row.stage
+        to_float.add_row(stage, _percent(row.top1), _percent(row.top5), *_closeness(row.to_float))
+        if row.step is not None:
+            change = "" if row.step_top1 is None else f"{100 * row.step_top1:+.2f}"
+            steps.add_row(stage, change, *_closeness(row.step))
+    return to_float, steps
 
 
 def _closeness(found: Closeness) -> tuple[str, str, str]:
-    return f"{100 * found.agreement:.2f}", f"{found.cosine:.6f}", f"{found.kl:.2e}"
-
-
-def _step(row: Row) -> tuple[str, str, str]:
-    if row.step is None:
-        return "", "", ""
-    change = "" if row.step_top1 is None else f"{100 * row.step_top1:+.2f}"
-    return change, f"{100 * row.step.agreement:.2f}", f"{row.step.kl:.2e}"
+    return f"{100 * found.agreement:.2f}", f"{found.cosine:.5f}", f"{found.kl:.1e}"
 
 
 def _percent(share: float | None) -> str:
@@ -63,16 +56,17 @@ def layers_table(noise: LayerNoise, top: int) -> Table:
     table = _table(
         f"SQNR of every tensor in memory on {noise.runner}, {noise.images} images: the {top} worst of "
         f"{len(noise.tensors)}",
-        ("tensor", "made by"),
-        ("dtype", "scale", "SQNR dB", "own rounding dB", "clipped %"),
+        "tensor",
+        "dtype",
+        "SQNR dB",
+        "own dB",
+        "clipped %",
     )
     for tensor in noise.worst_first[:top]:
         is_float = tensor.dtype == "float32"
         table.add_row(
             tensor.key,
-            tensor.kernel,
             tensor.dtype,
-            "" if is_float else f"{tensor.scale:.3g}",
             decibel(tensor.sqnr_db),
             "" if is_float else decibel(tensor.own_db),
             "" if is_float else f"{100 * tensor.clipped:.3f}",
@@ -95,11 +89,13 @@ def scan_table(entries: list[Sensitivity], top: int) -> Table:
     """The `top` most harmful tensors and weights."""
     table = _table(
         f"one quantized, all else float: the {top} most harmful of {len(entries)}",
-        ("tensor or weights",),
-        ("logits' SQNR dB", "mean squared error", "same class %"),
+        "tensor or weights",
+        "logits' SQNR dB",
+        "squared error",
+        "same class %",
     )
     for entry in entries[:top]:
-        more = f" and {len(entry.group) - 1} of the same scale" if len(entry.group) > 1 else ""
+        more = f" (+{len(entry.group) - 1} of its scale)" if len(entry.group) > 1 else ""
         table.add_row(
             entry.group[0] + more,
             decibel(entry.sqnr_db),

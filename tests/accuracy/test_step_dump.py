@@ -38,6 +38,7 @@ def assert_equals_the_twins(model: MeasuredModel, runner) -> None:
             assert found.dtype == wanted.dtype and np.array_equal(found, wanted), f"step {number}, {step.layer}"
 
 
+@pytest.mark.slow
 def test_every_step_of_the_bundled_model_on_this_machine(bundled: MeasuredModel) -> None:
     assert_equals_the_twins(bundled, HostRunner())
 

@@ -11,7 +11,7 @@ from edgenext_tvm.accuracy.ledger import BOARD, HOST, NATIVE, fill_ledger
 from edgenext_tvm.accuracy.measure_layers import LOGITS, LayerNoise, TensorNoise
 from edgenext_tvm.accuracy.measure_ledger import Ledger
 from edgenext_tvm.quantize.sensitivity import Sensitivity
-from edgenext_tvm.report.accuracy_tables import decibel, layers_sentence, layers_table, ledger_table, scan_table
+from edgenext_tvm.report.accuracy_tables import decibel, layers_sentence, layers_table, ledger_tables, scan_table
 
 
 def printed(table) -> str:
@@ -35,22 +35,24 @@ def noise() -> LayerNoise:
     return LayerNoise(tuple(tensors), ("b.fc1:linear",), 4, "host")
 
 
-def test_the_ledger_shows_each_stage_and_its_step() -> None:
-    first, *_, last = [line for line in printed(ledger_table(ledger(np.array([0, 1])))).splitlines() if "," in line][1:]
-    assert first.split()[:3] == ["float,", "native", "preprocessing"] and "100.00" in first
-    assert "C library, board (qemu-aarch64 cortex-a72)" in last and "50.00" in last and "+0.00" in last
+def test_the_ledger_shows_each_stage_against_float_and_against_the_one_above() -> None:
+    to_float, steps = (printed(table) for table in ledger_tables(ledger(np.array([0, 1]))))
+    assert to_float.count("float, native preprocessing") == 2, "in the title and in the first row"
+    assert "C library, board (qemu-aarch64 cortex-a72)" in to_float and "C library, this machine" in to_float
+    host, board = [line for line in steps.splitlines() if line.strip().startswith("C library")]
+    assert "-50.00" in host and "+0.00" in board and "0.0e+00" in board
 
 
 def test_without_labels_the_columns_of_accuracy_are_empty() -> None:
-    text = printed(ledger_table(ledger()))
-    assert "-50.00" not in text and "top-1 %" in text
-    assert "-50.00" in printed(ledger_table(ledger(np.array([0, 1]))))
+    to_float, steps = (printed(table) for table in ledger_tables(ledger()))
+    assert "top-1 %" in to_float and "top-1 change" in steps
+    assert "-50.00" not in steps and "+0.00" not in steps
 
 
 def test_the_noisiest_tensors_come_first_and_no_more_than_asked() -> None:
     text = printed(layers_table(noise(), 2))
     assert text.index("b:linear") < text.index(LOGITS) and "a:conv2d" not in text
-    assert "the 2 worst of 3" in text and "12.500" in text
+    assert "2 worst of 3" in text and "12.500" in text
 
 
 def test_the_worst_layers_are_named_and_what_was_not_seen_is_told() -> None:
@@ -63,7 +65,7 @@ def test_the_worst_layers_are_named_and_what_was_not_seen_is_told() -> None:
 def test_the_scan_names_groups_by_their_first_tensor() -> None:
     entries = [Sensitivity(("a", "b", "c"), 0.5, 3.0, 0.75), Sensitivity(("d.weight",), 0.0, math.inf, 1.0)]
     text = printed(scan_table(entries, 5))
-    assert "a and 2 of the same scale" in text and "5.00e-01" in text and "75.00" in text and "exact" in text
+    assert "a (+2 of its scale)" in text and "5.00e-01" in text and "75.00" in text and "exact" in text
     assert "d.weight" not in printed(scan_table(entries, 1))
 
 
