@@ -8,6 +8,8 @@ IMAGE  := examples/ship.ppm
 
 # The kernels' threads come from the tests themselves; a thread pool per library only fights over the cores.
 export OMP_NUM_THREADS ?= 1
+# One process a core, a file's tests in one of them: they share its builds. More would want too much memory.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help install demo test test-slow lint clean
 
@@ -34,10 +36,10 @@ demo: $(STAMP)
 	$(VENV)/bin/edgenext-tvm bench $(DEMO)
 
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
 
 test-slow: $(STAMP)
-	$(PY) -m pytest -m ""
+	$(PY) -m pytest -m "" $(PARALLEL)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

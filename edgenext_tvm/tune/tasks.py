@@ -56,16 +56,20 @@ class Task:
 
     @property
     def name(self) -> str:
-        """A short line for people: kind and shapes, without what says nothing: no padding, strides and batches of 1."""
+        """A short line for people: kind and shapes, without what says nothing.
+
+        That is no padding, strides and batches of 1, and dtypes that are not int16.
+        """
         kernel = kernel_of(self.func)
         if kernel is None:
             return "generic"
-        fields = {key: value for key, value in dataclasses.asdict(kernel).items() if key != "out_dtype"}
         plain = {"n": 1, "stride_h": 1, "stride_w": 1, "epilogue": "none"}
         shown = [
             f"{key}={value}"
-            for key, value in fields.items()
-            if plain.get(key) != value and not (key.startswith("pad_") and value == 0)
+            for key, value in dataclasses.asdict(kernel).items()
+            if plain.get(key) != value
+            and not (key.startswith("pad_") and value == 0)
+            and not (key.endswith("dtype") and value != "int16")
         ]
         return " ".join([kernel.kind, *shown])
 
