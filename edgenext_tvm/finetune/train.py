@@ -171,12 +171,6 @@ class Trainer:
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.step)
         x = self.normalised(augment(pixels.to(self.device), side, settings.min_crop, generator))
         loss = self._loss(x, labels.to(self.device))
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise TrainingDiverged(
-                f"training diverged at step {self.step} (loss {value}); try a lower --learning-rate than "
-                f"{settings.learning_rate:g}"
-            )
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -184,6 +178,13 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self._update_average()
+        # read last: a GPU would else stand idle until its next work is queued
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise TrainingDiverged(
+                f"training diverged at step {self.step} (loss {value}); try a lower --learning-rate than "
+                f"{settings.learning_rate:g}"
+            )
         return value
 
     def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -206,11 +207,14 @@ class Trainer:
     def _update_average(self) -> None:
         # early averages would hold on to the start weights for too long
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        averages, values = [], []
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
+                averages.append(self.average[name])
+                values.append(value)
             else:
                 self.average[name].copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
 
     def normalised(self, views: Tensor) -> Tensor:
         """Network input of float32 [N,3,S,S] in [0, 1], in the model's memory format."""
