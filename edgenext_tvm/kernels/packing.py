@@ -100,6 +100,16 @@ class PackedDots(Packing):
         return np.ascontiguousarray(tiles.transpose(3, 0, 1, 4, 2))
 
 
+class PackedWideDots(PackedDots):
+    """The same as int16, for instructions that multiply int16 by int16."""
+
+    kind = "wide_dots"
+
+    def pack(self, *arrays: np.ndarray) -> np.ndarray:
+        """See the class docstring."""
+        return super().pack(*arrays).astype(np.int16)
+
+
 @dataclasses.dataclass(frozen=True)
 class BiasOfUnsigned(Packing):
     """int32[CO] sums that start a product whose inputs are x + 128 instead of x: bias - 128 * sum of weights.

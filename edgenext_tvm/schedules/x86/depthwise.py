@@ -18,7 +18,7 @@ from ...kernels.packing import BiasOfUnsigned, Packing
 from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors
 from .emit import LANES, Expr, Register, bind, build_function, load, store
-from .epilogue import MAX_VECTORS, Table, requantize
+from .epilogue import MAX_VECTORS, Table, narrow_to_wide, requantize, rounded_products
 
 GROUP = 4
 REGISTERS = 24
@@ -209,13 +209,24 @@ class _Emitter:
     def finish(self, sums: list[Expr], row: int, column: Expr | int) -> None:
         """Emit the epilogue of up to four pixels."""
         multiplier = load(self.mult, [self.channel], LANES)
+        if str(self.y.dtype) == "int16":
+            rounded = rounded_products(sums, [multiplier] * len(sums))
+            for pixel in range(0, len(sums), 2):
+                pair = rounded[pixel : pixel + 2]
+                out = bind("q", narrow_to_wide(pair[0], pair[-1], self.zero_point))
+                self.store(out, row, column + pixel, len(pair))
+            return
         out = bind("q", requantize(sums, [multiplier] * len(sums), self.zero_point))
         if self.table is not None:
             out = bind("out", self.table(out))
-        for pixel in range(len(sums)):
+        self.store(out, row, column, len(sums))
+
+    def store(self, values: Expr, row: int, column: Expr | int, pixels: int) -> None:
+        """Emit the store of the channels of `pixels` neighbours, one after the other in `values`."""
+        for pixel in range(pixels):
             position = [self.image, self.first_row + row, column + pixel, self.channel + self.kernel.y_offset]
-            values = x86.shuffle(out, list(range(LANES * pixel, LANES * pixel + LANES)))
-            store(self.y, position, values, LANES)
+            channels = x86.shuffle(values, list(range(LANES * pixel, LANES * pixel + LANES)))
+            store(self.y, position, channels, LANES)
 
 
 

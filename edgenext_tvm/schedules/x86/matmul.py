@@ -1,4 +1,7 @@
-"""Matrix products by vpdpbusd: a tile of rows x vectors of int32 sums stays in registers over the whole reduction."""
+"""Matrix products by vpdpbusd: a tile of rows x vectors of int32 sums stays in registers over the whole reduction.
+
+Wide inputs (int16) go two at a time, by vpdpwssd, and meet weights that are stored as int16.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from ...intrinsics import x86
 from ...kernels import Conv2d, Dense
 from ...kernels.base import TensorType
-from ...kernels.packing import BiasOfUnsigned, PackedDots, Packing, PaddedChannels, round_up
+from ...kernels.packing import BiasOfUnsigned, PackedDots, PackedWideDots, Packing, PaddedChannels, round_up
 from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors, largest_divisor
 from .emit import LANES, Expr, Register, bind, build_function, load
@@ -21,6 +24,8 @@ from .epilogue import MAX_VECTORS, Epilogue
 
 GROUP = 4
 """Products that one instruction adds into each sum."""
+WIDE_GROUP = 2
+"""The same of wide inputs."""
 HALF = LANES // 2
 REGISTERS = 28
 """Sums that fit beside a vector of weights and a broadcast input."""
@@ -69,19 +74,24 @@ def tile_cost(rows: int, width: int, vectors: int, steps: int) -> float:
 
 def choose_dense_tile(kernel: Dense) -> Tile:
     """Return the hand-picked tile of a dense kernel."""
-    return choose_tile(kernel.t, vectors_of(kernel.co), 1, steps_of(kernel.ci), kernel.epilogue)
+    return choose_tile(kernel.t, vectors_of(kernel.co), 1, steps_of(kernel.ci, group_of(kernel)), kernel.epilogue)
 
 
 def choose_conv2d_tile(kernel: Conv2d) -> Tile:
     """Return the hand-picked tile of a convolution, whose rows are those of one image row."""
     oh, ow = kernel.out_hw
-    steps = kernel.kh * steps_of(kernel.kw * kernel.ci)
+    steps = kernel.kh * steps_of(kernel.kw * kernel.ci, group_of(kernel))
     return choose_tile(ow, vectors_of(kernel.co), kernel.n * oh, steps, kernel.epilogue)
 
 
-def steps_of(segment: int) -> int:
+def group_of(kernel: Dense | Conv2d) -> int:
+    """Return how many products one instruction adds into each sum of a kernel."""
+    return WIDE_GROUP if kernel.multiplies_wide else GROUP
+
+
+def steps_of(segment: int, group: int = GROUP) -> int:
     """Return how many steps the reduction over `segment` contiguous inputs takes."""
-    return round_up(segment, GROUP) // GROUP
+    return round_up(segment, group) // group
 
 
 def dense_space(kernel: Dense, func: tirx.PrimFunc) -> Space:
@@ -124,10 +134,10 @@ def _space(
 
 @dataclasses.dataclass(frozen=True)
 class Operands:
-    """The packed arguments of one product: w [vectors, segments, steps, 16, 4], bias [16 vectors].
+    """The packed arguments of one product: w [vectors, segments, steps, 16, group], bias [16 vectors].
 
-    `segment` input bytes are contiguous; segment s of row r begins at `start(row, s)`, indices of x. is_unsigned: x
-    holds bytes that are 128 more, and whole steps of them.
+    `segment` inputs are contiguous; segment s of row r begins at `start(row, s)`, indices of x. is_unsigned: x holds
+    bytes that are 128 more, and whole steps of them.
     """
 
     x: tirx.Buffer
@@ -137,9 +147,22 @@ class Operands:
     start: Callable[[Expr, Expr | int], list[Expr | int]]
     is_unsigned: bool = False
 
+    @property
+    def group(self) -> int:
+        """Inputs that one instruction takes."""
+        return int(self.w.shape[-1])
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether x and w are int16."""
+        return str(self.x.dtype) == "int16"
+
 
 def build_dense(kernel: Dense, func: tirx.PrimFunc, tile: Tile | None = None) -> tirx.PrimFunc:
-    """Return `func` with weights packed for vpdpbusd; inputs become x + 128 on the way, the bias makes up for it."""
+    """Return `func` with weights packed for vpdpbusd; inputs become x + 128 on the way, the bias makes up for it.
+
+    A wide input is taken as it is.
+    """
     tile = tile or choose_dense_tile(kernel)
 
     def body(*buffers: tirx.Buffer) -> None:
@@ -148,7 +171,7 @@ def build_dense(kernel: Dense, func: tirx.PrimFunc, tile: Tile | None = None) ->
         epilogue = Epilogue(kernel.epilogue, mult, qp, extra, y)
         emit_product(kernel.t, kernel.co, tile, operands, epilogue, lambda row: [row])
 
-    return build_function(kernel, func, body, packed_weights(kernel.co, 1, kernel.ci))
+    return build_function(kernel, func, body, packed_weights(kernel.co, 1, kernel.ci, is_wide=kernel.multiplies_wide))
 
 
 def build_conv2d(kernel: Conv2d, func: tirx.PrimFunc, tile: Tile | None = None) -> tirx.PrimFunc:
@@ -171,7 +194,8 @@ def build_conv2d(kernel: Conv2d, func: tirx.PrimFunc, tile: Tile | None = None) 
         rows = kernel.n * oh * ow
         emit_product(rows, kernel.co, tile, operands, Epilogue(kernel.epilogue, mult, qp, extra, y), pixel)
 
-    return build_function(kernel, func, body, packed_weights(kernel.co, kernel.kh, segment))
+    packed = packed_weights(kernel.co, kernel.kh, segment, is_wide=kernel.multiplies_wide)
+    return build_function(kernel, func, body, packed)
 
 
 def vectors_of(channels: int) -> int:
@@ -179,13 +203,21 @@ def vectors_of(channels: int) -> int:
     return round_up(channels, LANES) // LANES
 
 
-def packed_weights(co: int, segments: int, segment: int, first: int = 1) -> list[tuple[Packing, TensorType]]:
+def packed_weights(
+    co: int, segments: int, segment: int, first: int = 1, is_wide: bool = False
+) -> list[tuple[Packing, TensorType]]:
     """Return how w, bias and mult (three arguments from `first`) are packed, and their types."""
-    vectors, steps = vectors_of(co), steps_of(segment)
+    vectors, group = vectors_of(co), WIDE_GROUP if is_wide else GROUP
+    shape = (vectors, segments, steps_of(segment, group), LANES, group)
     w, bias, mult = range(first, first + 3)
+    weights: tuple[Packing, TensorType] = (PackedDots(w, (w,), LANES, group, segment), (shape, "int8"))
+    start: Packing = BiasOfUnsigned(bias, (bias, w), LANES)
+    if is_wide:
+        weights = (PackedWideDots(w, (w,), LANES, group, segment), (shape, "int16"))
+        start = PaddedChannels(bias, (bias,), LANES)
     return [
-        (PackedDots(w, (w,), LANES, GROUP, segment), ((vectors, segments, steps, LANES, GROUP), "int8")),
-        (BiasOfUnsigned(bias, (bias, w), LANES), ((vectors * LANES,), "int32")),
+        weights,
+        (start, ((vectors * LANES,), "int32")),
         (PaddedChannels(mult, (mult,), LANES), ((vectors * LANES,), "float32")),
     ]
 
@@ -226,7 +258,7 @@ def emit_panels(
     def panel(vector: Expr | int, count: int) -> None:
         with T.serial(tile.group) as group:
             row = bind("row", first_row + group * tile.rows)
-            sums = accumulate(row, vector, tile.rows, lanes_of(count, operands.is_unsigned), operands)
+            sums = accumulate(row, vector, tile.rows, lanes_of(count, operands), operands)
             channel = vector * LANES
             for r in range(tile.rows):
                 totals = [x86.widen(s.get(), s.lanes, LANES) for s in sums[r]]
@@ -240,11 +272,12 @@ def emit_panels(
         panel(whole * tile.vectors, rest)
 
 
-def lanes_of(channels: int, is_unsigned: bool) -> list[int]:
+def lanes_of(channels: int, operands: Operands) -> list[int]:
     """Return the width of each vector of sums of `channels`: where eight lanes do for the last one, it may be half."""
     lanes = [LANES] * vectors_of(channels)
     # Beside more vectors, and where inputs are flipped one by one, LLVM runs out of registers and spills sums.
-    if 0 < channels % LANES <= HALF and (is_unsigned or len(lanes) <= 2):
+    may_be_half = not operands.is_wide and (operands.is_unsigned or len(lanes) <= 2)
+    if 0 < channels % LANES <= HALF and may_be_half:
         lanes[-1] = HALF
     return lanes
 
@@ -253,7 +286,7 @@ def accumulate(
     row: Expr, vector: Expr | int, rows: int, lanes: Sequence[int], operands: Operands
 ) -> list[list[Register]]:
     """Emit the sums of `rows` rows from `row` and of channels from `vector`, in vectors of `lanes`; [rows][vectors]."""
-    _, segments, steps, _, _ = (int(extent) for extent in operands.w.shape)
+    _, segments, steps, _, group = (int(extent) for extent in operands.w.shape)
     sums = [[Register(f"sum_{r}_{v}", lanes=count) for v, count in enumerate(lanes)] for r in range(rows)]
     for v, count in enumerate(lanes):
         start = bind("start", load(operands.bias, [(vector + v) * LANES], count))
@@ -264,21 +297,19 @@ def accumulate(
         weights = [bind("weights", load_dots(operands.w, [vector + v, segment, k], n)) for v, n in enumerate(lanes)]
         for r in range(rows):
             *outer, first = operands.start(row + r, segment)
-            position = [*outer, first + k * GROUP]
-            if operands.is_unsigned:
-                word = tirx.reinterpret("int32", load(operands.x, position, GROUP))
-            else:
-                word = unsigned_group(operands.x, position, count)
+            position = [*outer, first + k * group]
+            word = whole_group(operands.x, position, count, group)
+            if not operands.is_unsigned and not operands.is_wide:
+                word = bind("word", x86.flip(word))
             inputs = {n: bind("inputs", x86.splat(word, "int32", n)) for n in sorted(set(lanes))}
             for v, n in enumerate(lanes):
-                dot = x86.dot_unsigned_signed if n == LANES else x86.dot_unsigned_signed_half
-                sums[r][v].set(dot(sums[r][v].get(), inputs[n], weights[v]))
+                sums[r][v].set(products_added(operands, n)(sums[r][v].get(), inputs[n], weights[v]))
 
     def segment_steps(segment: Expr | int) -> None:
-        whole, rest = (steps, 0) if operands.is_unsigned else divmod(operands.segment, GROUP)
+        whole, rest = (steps, 0) if operands.is_unsigned else divmod(operands.segment, group)
         if whole:
             with T.serial(whole) as k:
-                step(segment, k, GROUP)
+                step(segment, k, group)
         if rest:
             step(segment, steps - 1, rest)
 
@@ -290,18 +321,25 @@ def accumulate(
     return sums
 
 
+def products_added(operands: Operands, lanes: int) -> Callable[[Expr, Expr, Expr], Expr]:
+    """Return the instruction on (sums, inputs, weights) of `lanes` sums."""
+    if operands.is_wide:
+        return x86.dot_int16
+    return x86.dot_unsigned_signed if lanes == LANES else x86.dot_unsigned_signed_half
+
+
 def load_dots(w: tirx.Buffer, indices: Sequence[Expr | int], lanes: int) -> Expr:
-    """Return int8: the weights of one step, [lanes channels, 4]."""
-    return load(w, [*indices, 0, 0], GROUP * lanes)
+    """Return the weights of one step, [lanes channels, group]."""
+    return load(w, [*indices, 0, 0], int(w.shape[-1]) * lanes)
 
 
-def unsigned_group(x: tirx.Buffer, indices: list[Expr | int], count: int) -> Expr:
-    """Return x + 128 as four uint8 in an int32; beyond `count` bytes nothing is read."""
-    if count == GROUP:
-        word = tirx.reinterpret("int32", load(x, indices, GROUP))
-    else:
-        *outer, first = indices
-        word = tirx.const(0, "int32")
-        for i in range(count):
-            word = word | ((x[(*outer, first + i)].astype("int32") & 0xFF) << (8 * i))
-    return bind("word", x86.flip(word))
+def whole_group(x: tirx.Buffer, indices: list[Expr | int], count: int, group: int) -> Expr:
+    """Return `group` inputs as the parts of an int32; those beyond `count` are 0, and not read."""
+    if count == group:
+        return tirx.reinterpret("int32", load(x, indices, group))
+    *outer, first = indices
+    bits = 32 // group
+    word = tirx.const(0, "int32")
+    for i in range(count):
+        word = word | ((x[(*outer, first + i)].astype("int32") & ((1 << bits) - 1)) << (bits * i))
+    return word

@@ -21,6 +21,8 @@ KERNELS = [
     Depthwise(2, 6, 4, 18, 3, 2),
     Depthwise(1, 7, 24, 20, 4, 3, 1, 1, 0, 2, 3, 0),
     Depthwise(1, 8, 8, 30, 3, 3, 1, 1, 1, 1, 1, 1, 88, 4, 88, 30, inplace=True),
+    Depthwise(1, 5, 7, 17, 3, 5, 1, 1, 1, 2, 1, 2, out_dtype="int16"),
+    Depthwise(1, 8, 8, 30, 3, 3, 1, 1, 1, 1, 1, 1, 88, 4, 88, 30, inplace=True, out_dtype="int16"),
 ]
 
 
