@@ -14,27 +14,30 @@ if TYPE_CHECKING:  # importing them takes seconds, which `--help` need not
     from edgenext_tvm.accuracy.measure_ledger import Ledger
     from edgenext_tvm.quantize.sensitivity import Sensitivity
 
+# Where the terminal is narrow, headings wrap and numbers stay whole.
+WIDEST_NUMBER = len("9.9e-99")
+
 
 def _table(title: str, first: str, *others: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column(first, no_wrap=True)
     for heading in others:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", min_width=WIDEST_NUMBER)
     return table
 
 
 def ledger_tables(ledger: Ledger) -> tuple[Table, Table]:
     """One row per stage: how far it is from float, and what the stage itself changed."""
-    title = f"{ledger.rows[0].images} images of {ledger.images}, each stage against "
+    on = f", board: {ledger.runner}" if ledger.runner else ""
+    title = f"{ledger.rows[0].images} images of {ledger.images}{on}, each stage against "
     measures = ("same class %", "cosine", "KL nats")
     to_float = _table(title + f"'{ledger.rows[0].stage}'", "stage", "top-1 %", "top-5 %", *measures)
     steps = _table(title + "the one above: what it costs by itself", "stage", "top-1 change", *measures)
     for row in ledger.rows:
-        stage = f"{row.stage} ({ledger.runner})" if row.stage == ledger.rows[-1].stage and ledger.runner else row.stage
-        to_float.add_row(stage, _percent(row.top1), _percent(row.top5), *_closeness(row.to_float))
+        to_float.add_row(row.stage, _percent(row.top1), _percent(row.top5), *_closeness(row.to_float))
         if row.step is not None:
             change = "" if row.step_top1 is None else f"{100 * row.step_top1:+.2f}"
-            steps.add_row(stage, change, *_closeness(row.step))
+            steps.add_row(row.stage, change, *_closeness(row.step))
     return to_float, steps
 
 
