@@ -20,11 +20,11 @@ NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi
 def x86_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
     """Return the space of `func` for AVX-512, or None if a feature is missing or this shape has no special code.
 
-    Of wide tensors (int16) products, additions and what a depthwise convolution writes have any.
+    Of wide tensors (int16) products, additions, layer norms and what a depthwise convolution writes have any.
     """
     if not features >= NEEDED:
         return None
-    takes_wide = isinstance(kernel, Add | Conv2d | Dense)
+    takes_wide = isinstance(kernel, Add | Conv2d | Dense | LayerNorm)
     takes_wide |= isinstance(kernel, Depthwise) and not kernel.multiplies_wide
     if kernel.is_wide and not takes_wide:
         return None

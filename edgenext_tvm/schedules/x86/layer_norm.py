@@ -16,10 +16,10 @@ from ...kernels.packing import Packing
 from ..space import Knob, Space
 from ..vector_unit import divisors
 from .emit import LANES, Expr, Register, bind, build_function, load
-from .epilogue import MAX_VECTORS, requantize, store_bytes
+from .epilogue import MAX_VECTORS, store_requantized
 
-DOT_BYTES = 4
-"""Inputs that one element of a sum takes at once."""
+SUM_BYTES = 4
+"""Bytes of inputs that one element of a sum takes at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,13 @@ def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc, rows: int) -> tirx.
         with T.parallel(kernel.t // rows) as chunk:
             first = bind("row", chunk * rows)
             sums, squares = row_sums(x, first, rows, c)
-            used = min(LANES, -(-c // DOT_BYTES))
+            used = min(LANES, -(-c * (2 if kernel.multiplies_wide else 1) // SUM_BYTES))
             total = bind("total", transposed_sum(sums, LANES, used))
-            # x + 128 times x, summed, is the sum of squares plus 128 times the sum.
-            square = bind("square", transposed_sum(squares, LANES, used) - (total << x86.splat(7, "int32", LANES)))
+            square = transposed_sum(squares, LANES, used)
+            if not kernel.multiplies_wide:
+                # x + 128 times x, summed, is the sum of squares plus 128 times the sum.
+                square = square - (total << x86.splat(7, "int32", LANES))
+            square = bind("square", square)
             variance = kernel.variance_expr(total, square).astype("float32x16") + x86.splat(ln[0], "float32", LANES)
             scale, negative = Register("scale", "float32"), Register("negative")
             scale.set(x86.splat(ln[1], "float32", LANES) / tirx.sqrt(variance))
@@ -75,7 +78,7 @@ def build_layer_norm(kernel: LayerNorm, func: tirx.PrimFunc, rows: int) -> tirx.
                         multiplier = x86.splat(affine[2][0], "float32", LANES)
                     values.append(value)
                     factors.append(multiplier)
-                store_bytes(y, [first + begin // c, begin % c], requantize(values, factors, zero_point), count)
+                store_requantized(y, [first + begin // c, begin % c], values, factors, zero_point, count)
 
     packed = [(WrappedChannels(argument, (argument,), LANES), ((c + LANES,), "int32")) for argument in (3, 4)]
     return build_function(kernel, func, body, packed if kernel.affine else [])
@@ -103,7 +106,9 @@ def apply_affine(centred: Expr, multiplier: Expr, affine: Sequence[tirx.Buffer],
 
 
 def row_sums(x: tirx.Buffer, first: Expr, rows: int, c: int) -> tuple[list[Expr], list[Expr]]:
-    """Emit, per row, partial sums of x and of (x + 128) * x over C as int32x16."""
+    """Emit, per row, partial sums of x and of (x + 128) * x over C as int32x16; of a wide x, of x * x."""
+    if str(x.dtype) == "int16":
+        return wide_row_sums(x, first, rows, c)
     ones = x86.splat(1, "int8", x86.ZMM_BYTES)
     flips = x86.splat(-128, "int8", x86.ZMM_BYTES)
     sums, squares = [], []
@@ -113,6 +118,27 @@ def row_sums(x: tirx.Buffer, first: Expr, rows: int, c: int) -> tuple[list[Expr]
             q = bind("q", x86.load_bytes(x, [first + r, channel], min(x86.ZMM_BYTES, c - channel)))
             total = x86.dot_unsigned_signed(total, ones, q)
             square = x86.dot_unsigned_signed(square, q ^ flips, q)
+        sums.append(bind("sums", total))
+        squares.append(bind("squares", square))
+    return sums, squares
+
+
+def wide_row_sums(x: tirx.Buffer, first: Expr, rows: int, c: int) -> tuple[list[Expr], list[Expr]]:
+    """Emit, per row, partial sums of int16 x and of x * x over C as int32x16."""
+    lanes = 2 * LANES
+    ones = x86.splat(1, "int16", lanes)
+    sums, squares = [], []
+    for r in range(rows):
+        total = square = x86.splat(0, "int32", LANES)
+        for channel in range(0, c, lanes):
+            count = min(lanes, c - channel)
+            q = x86.widen(load(x, [first + r, channel], count), count, lanes)
+            if count < lanes:
+                is_there = tirx.Ramp(tirx.const(0, "int32"), 1, lanes) < x86.splat(count, "int32", lanes)
+                q = tirx.Select(is_there, q, x86.splat(0, "int16", lanes))
+            q = bind("q", q)
+            total = x86.dot_int16(total, ones, q)
+            square = x86.dot_int16(square, q, q)
         sums.append(bind("sums", total))
         squares.append(bind("squares", square))
     return sums, squares
