@@ -27,12 +27,7 @@ _SPACES: dict[type[Kernel], Callable[..., Space | None]] = {
 
 
 def arm64_space(kernel: Kernel, func: tirx.PrimFunc, features: frozenset[str]) -> Space | None:
-    """Return the kernel's space for NEON, and dotprod where `features` name it; None where there is no special code.
-
-    Of wide tensors (int16) only the epilogues of products have any.
-    """
+    """Return the kernel's space for NEON, and dotprod where `features` name it; None where there is no special code."""
     space = _SPACES.get(type(kernel)) if "neon" in features else None
-    if kernel.is_wide and (not isinstance(kernel, Conv2d | Dense) or kernel.multiplies_wide):
-        return None
     family = "arm64_dotprod" if "dotprod" in features else "arm64_neon"
     return space(kernel, func, features, f"{family}.{kernel.kind}") if space is not None else None

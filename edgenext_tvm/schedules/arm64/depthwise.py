@@ -1,6 +1,7 @@
 """depthwise on AArch64: eight channels of a run of output pixels in registers; taps on padding are left out.
 
-Inputs are widened to int16 as x - zp_in, so padding is zero and need not be computed; the bias makes up for it.
+Inputs become int16 x - zp_in (wide ones are int16), so padding is zero and need not be computed; the bias makes up
+for it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class _Depthwise:
             top = bind(i * kernel.stride_h - kernel.pad_top, "top")
             first = bind(tirx.max(0 - top, 0), "first")
             last = bind(tirx.min(tirx.IntImm("int32", kernel.kh), kernel.h - top), "last")
-            zero_point = bind(neon.splat(b["qp"][0].astype("int8"), CHANNELS), "zp_in")
+            zero_point = bind(neon.splat(b["qp"][0].astype(kernel.x_dtype), CHANNELS), "zp_in")
             with loop(blocks, "block") as block:
                 channel = bind(tirx.min(block * CHANNELS, kernel.c - CHANNELS), "channel")
                 for start, count, clean in self._column_tiles():
@@ -126,7 +127,7 @@ class _Depthwise:
                 if not users:
                     continue
                 where = [n, top + tap_row, column * kernel.stride_w + (j - kernel.pad_left), channel + kernel.x_offset]
-                pixel = b["x"].vload(where, f"int8x{CHANNELS}")
+                pixel = b["x"].vload(where, f"{kernel.x_dtype}x{CHANNELS}")
                 x = bind(pixel.astype("int16x8") - zero_point.astype("int16x8"), "x")
                 for p, tap in users:
                     for q, part in enumerate((neon.low, neon.high)):

@@ -11,6 +11,7 @@ from tvm.tirx.script.builder import ir as T
 
 from ...intrinsics import arm_neon as neon
 from ...kernels import LayerNorm
+from ...kernels.wide import WIDE_QMIN
 from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
@@ -55,6 +56,7 @@ def layer_norm_space(kernel: LayerNorm, func: tirx.PrimFunc, features: frozenset
 class _LayerNorm:
     def __init__(self, kernel: LayerNorm, dotprod: bool, rows: int, chunk: int, unroll: int) -> None:
         self.kernel, self.c, self.dotprod = kernel, kernel.c, dotprod
+        self.is_wide = kernel.x_dtype == "int16"
         self.rows, self.chunk, self.unroll = rows, chunk, unroll
 
     def body(self, **b: tirx.Buffer) -> None:
@@ -73,19 +75,13 @@ class _LayerNorm:
 
         def add(at: Expr, lanes: int) -> None:
             for r in range(self.rows):
-                row = x.vload([first + r, at], f"int8x{lanes}")
-                if lanes == 8:
-                    row = neon.concat(row, neon.splat(tirx.const(0, "int8"), 8))
-                row = bind(row, "x")
-                sums.set(r, self._add_values(sums.get(r), row))
-                squares.set(r, self._add_squares(squares.get(r), row))
+                for row in self._whole_registers(x, [first + r, at], lanes):
+                    sums.set(r, self._add_values(sums.get(r), row))
+                    squares.set(r, self._add_squares(squares.get(r), row))
 
         self._blocks(add)
         total, total_squares = (bind(self._across(registers), "total") for registers in (sums, squares))
-        mean = bind(tirx.truncdiv((total + 128 * self.c) * 2 + self.c, self._splat(2 * self.c)) - 128, "mean")
-        rest = bind(total - mean * self.c, "rest")
-        deviation = total_squares - mean * total * 2 + mean * mean * self.c
-        variance = deviation * 16 - tirx.truncdiv(rest * rest * 16, self._splat(self.c))
+        variance = self._variance(total, total_squares)
         root = tirx.sqrt(variance.astype("float32x4") + neon.splat(ln[0], 4))
         starts, scales = Registers("starts", 1, "int32x4"), Registers("scales", 1, "float32x4")
         starts.set(0, total)
@@ -97,13 +93,13 @@ class _LayerNorm:
             scale = bind(neon.splat(scales.buffer[r], 4), "scale")
 
             def write(at: Expr, lanes: int) -> None:
-                quads = ep.widen(bind(x.vload([first + r, at], f"int8x{lanes}"), "x"))
+                quads = ep.widen(bind(x.vload([first + r, at], f"{x.dtype}x{lanes}"), "x"))
                 centred = [neon.smull(quad, factor) - start for quad in quads]
                 if affine:
                     values = [self._affine(value, scale, at + 4 * q, **affine) for q, value in enumerate(centred)]
                 else:
                     values = [bind(ep.scaled(value, scale), "f") for value in centred]
-                store_vector(y, [first + r, at], ep.requantized(values, zero_point), lanes)
+                store_vector(y, [first + r, at], ep.requantized(values, zero_point, str(y.dtype)), lanes)
 
             self._blocks(write)
 
@@ -128,17 +124,43 @@ class _LayerNorm:
     def _splat(self, value: int) -> Expr:
         return neon.splat(tirx.const(value, "int32"), 4)
 
+    def _whole_registers(self, x: tirx.Buffer, indices: list[Expr], lanes: int) -> list[Expr]:
+        """The `lanes` values of x from `indices`, eight of int8 filled up with zeros."""
+        row = x.vload(indices, f"{x.dtype}x{lanes}")
+        if self.is_wide:
+            row = bind(row, "x")
+            return [row] if lanes == 8 else [neon.low(row, 8), neon.high(row, 8)]
+        return [bind(neon.concat(row, neon.splat(tirx.const(0, "int8"), 8)) if lanes == 8 else row, "x")]
+
     def _add_values(self, acc: Expr, x: Expr) -> Expr:
+        if self.is_wide:
+            return neon.sadalp(acc, x)
         if self.dotprod:
             return neon.sdot(acc, x, neon.splat(tirx.const(1, "int8"), 16))
         return neon.sadalp(acc, neon.pairs(x))
 
     def _add_squares(self, acc: Expr, x: Expr) -> Expr:
+        if self.is_wide:
+            for half in (neon.low(x, 4), neon.high(x, 4)):
+                acc = acc + neon.smull(half, half)
+            return acc
         if self.dotprod:
             return neon.sdot(acc, x, x)
         for half in (neon.low(x, 8), neon.high(x, 8)):
             acc = neon.sadalp(acc, neon.smull(half, half))
         return acc
+
+    def _variance(self, total: Expr, squares: Expr) -> Expr:
+        """LayerNorm.variance_expr of int32x4 sums."""
+        if self.is_wide:
+            shifted = (total + -WIDE_QMIN * self.c) * 2 + self.c
+            mean = bind(tirx.truncdiv(shifted, self._splat(2 * self.c)) + WIDE_QMIN, "mean")
+            rest = bind(total - mean * self.c, "rest")
+            return squares - mean * (total + rest) - tirx.truncdiv(rest * rest, self._splat(self.c))
+        mean = bind(tirx.truncdiv((total + 128 * self.c) * 2 + self.c, self._splat(2 * self.c)) - 128, "mean")
+        rest = bind(total - mean * self.c, "rest")
+        deviation = squares - mean * total * 2 + mean * mean * self.c
+        return deviation * 16 - tirx.truncdiv(rest * rest * 16, self._splat(self.c))
 
     def _across(self, registers: Registers) -> Expr:
         """The sum over each register's lanes, one lane a row."""

@@ -11,7 +11,7 @@ from . import epilogue as ep
 from .function import build_function, loop
 from .left_operand import rows_of
 from .product_emitter import Indices, ProductEmitter
-from .product_plan import Plan, product_space, products_for
+from .product_plan import Plan, product_space, products_for, wide_products_for
 
 
 def matmul_space(kernel: Dense | Conv2d, func: tirx.PrimFunc, features: frozenset[str], family: str) -> Space | None:
@@ -19,7 +19,8 @@ def matmul_space(kernel: Dense | Conv2d, func: tirx.PrimFunc, features: frozense
     rows = rows_of(kernel)
     if rows is None or kernel.co % 4:
         return None
-    return product_space(family, rows, kernel.co, products_for(features), lambda plan: _build(kernel, func, plan))
+    products = wide_products_for(features) if kernel.multiplies_wide else products_for(features)
+    return product_space(family, rows, kernel.co, products, lambda plan: _build(kernel, func, plan))
 
 
 def _build(kernel: Dense | Conv2d, func: tirx.PrimFunc, plan: Plan) -> tirx.PrimFunc:

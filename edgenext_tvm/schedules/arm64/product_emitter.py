@@ -37,7 +37,7 @@ class ProductEmitter:
         self.plan, self.rows, self.tile, self.epilogue = plan, plan.rows, plan.tile, epilogue
         self.x_at, self.y_at = x_at, y_at
         # Expanded rows are joined to one segment.
-        runs = (1, plan.rows.bytes) if plan.expands else plan.rows.runs
+        runs = (1, plan.rows.inputs) if plan.expands else plan.rows.runs
         self.products = plan.products(plan.tile, *runs)
         self.expanded: list[list[tirx.Buffer]] = []
 
@@ -100,8 +100,8 @@ class ProductEmitter:
 
         if rows.gathered:
             for r in range(self.tile.rows):
-                for k in range(0, rows.bytes, 16):
-                    write(r, _int(0), _int(k), min(16, rows.bytes - k), 0, _int(k // 8))
+                for k in range(0, rows.inputs, 16):
+                    write(r, _int(0), _int(k), min(16, rows.inputs - k), 0, _int(k // 8))
             return
         for part, (first, count) in enumerate(parts):
             one = rows.segments == 1  # several segments fit one part
@@ -170,12 +170,12 @@ class ProductEmitter:
     def _input(self, x: tirx.Buffer, tile: Expr, row: int, segment: Expr, k: Expr, lanes: int) -> Expr:
         if not self.rows.gathered:
             *outer, start = self.x_at(tile, row, segment)
-            return x.vload([*outer, start + k], f"int8x{lanes}")
+            return x.vload([*outer, start + k], f"{self.products.x_dtype}x{lanes}")
         pieces = []
         for at in range(int(k), int(k) + lanes, 4):
             which, offset = divmod(at, self.rows.length)
             *outer, start = self.x_at(tile, row, which)
-            pieces.append(x.vload([*outer, start + offset], "int8x4"))
+            pieces.append(x.vload([*outer, start + offset], f"{self.products.x_dtype}x4"))
         return neon.concat(*pieces)
 
 

@@ -12,13 +12,15 @@ from ..vector_unit import divisors, largest_divisor
 from . import epilogue as ep
 from .left_operand import Rows
 from .products import Products, Sdot, Smlal, SmlalQuads, Tile
+from .wide_products import AnyProducts, WideSdot, WideSmlal
 
 REGISTERS = 32
 MAX_ROWS = 8
+"""Rows of a tile; by default at most as many as the products' `max_rows`."""
 MAX_GROUP = 8
 MAX_SPILLED_SUMS = 24
 """Sums that a tile may be given by a decision: LLVM may have to spill some of them."""
-MAX_COST: dict[type[Products], float] = {Sdot: 2.0, Smlal: 1.6, SmlalQuads: 1.6}
+MAX_COST: dict[type[AnyProducts], float] = {Sdot: 2.0, Smlal: 1.6, SmlalQuads: 1.6, WideSdot: 1.6, WideSmlal: 2.0}
 """Loads per product of a tile, over those of the best: tiles beyond it are no choice."""
 UNROLL = (1, 2, 3, 6)
 MAX_UNROLLED = 3
@@ -43,7 +45,7 @@ class Plan:
 
     rows: Rows
     channels: int
-    products: type[Products]
+    products: type[AnyProducts]
     tile: Tile
     group: int
     rows_first: bool
@@ -59,6 +61,8 @@ class Plan:
     @property
     def step(self) -> int:
         """Products a sum in one step of the reduction."""
+        if issubclass(self.products, WideSmlal):
+            return 8
         return STEP if self.rows.runs[1] >= 2 * STEP or issubclass(self.products, Smlal) else 8
 
     @property
@@ -79,13 +83,18 @@ def products_for(features: frozenset[str]) -> type[Products]:
     return Sdot if "dotprod" in features else Smlal
 
 
+def wide_products_for(features: frozenset[str]) -> type[WideSdot] | type[WideSmlal]:
+    """Return the best products of wide inputs of a core."""
+    return WideSdot if "dotprod" in features else WideSmlal
+
+
 def widening_products(rows: Rows, channels: int, products: type[Products]) -> type[Products]:
     """Return SmlalQuads in place of Smlal where few inputs meet many channels; with more inputs its loads cost more."""
-    short = STEP <= rows.bytes < 2 * STEP and channels >= 4 * rows.bytes
+    short = STEP <= rows.inputs < 2 * STEP and channels >= 4 * rows.inputs
     return SmlalQuads if products is Smlal and short else products
 
 
-def can_expand(rows: Rows, products: type[Products], tile_rows: int) -> bool:
+def can_expand(rows: Rows, products: type[AnyProducts], tile_rows: int) -> bool:
     """Whether rows may be expanded first."""
     return issubclass(products, Smlal) and rows.count > tile_rows and rows.joinable
 
@@ -93,13 +102,13 @@ def can_expand(rows: Rows, products: type[Products], tile_rows: int) -> bool:
 def can_peel(plan: Plan) -> bool:
     """Whether the first step may set the sums: one run, and a step of its own."""
     single = plan.expands or (not plan.rows.gathered and plan.rows.segments == 1)
-    return issubclass(plan.products, Smlal) and single and plan.rows.bytes >= STEP
+    return issubclass(plan.products, Smlal) and single and plan.rows.inputs >= STEP
 
 
-def choose_tile(rows: Rows, channels: int, products: type[Products]) -> Tile:
+def choose_tile(rows: Rows, channels: int, products: type[AnyProducts]) -> Tile:
     """Return the tile that loads least per product; its sides divide the rows of a line and the channels."""
     best = None
-    for tile in _tiles(rows, channels, products, products.max_sums):
+    for tile in _tiles(rows, channels, products, products.max_sums, products.max_rows):
         # Whole registers of int8 results decide between equals.
         uneven = tile.rows * tile.quads % ep.QUADS != 0, tile.quads % ep.QUADS != 0
         cost = (_loads(tile, rows, products), *uneven)
@@ -109,7 +118,7 @@ def choose_tile(rows: Rows, channels: int, products: type[Products]) -> Tile:
     return best[1]
 
 
-def good_tiles(rows: Rows, channels: int, products: type[Products], max_cost: float | None = None) -> list[Tile]:
+def good_tiles(rows: Rows, channels: int, products: type[AnyProducts], max_cost: float | None = None) -> list[Tile]:
     """Return the tiles worth trying, which include the chosen one."""
     max_cost = max_cost or MAX_COST[products]
     least = _loads(choose_tile(rows, channels, products), rows, products)
@@ -117,13 +126,14 @@ def good_tiles(rows: Rows, channels: int, products: type[Products], max_cost: fl
     return [tile for tile in tiles if _loads(tile, rows, products) <= max_cost * least]
 
 
-def choose_plan(rows: Rows, channels: int, products: type[Products], tile: Tile | None = None) -> Plan:
+def choose_plan(rows: Rows, channels: int, products: type[AnyProducts], tile: Tile | None = None) -> Plan:
     """Return the hand-picked plan, or that of a given tile."""
     tile = tile or choose_tile(rows, channels, products)
     worthwhile = channels // (4 * tile.quads) >= MIN_PANELS
     expands = can_expand(rows, products, tile.rows) and (rows.gathered or worthwhile)
     # With more sums the loads of a second step would need registers that sums hold.
-    unroll = MAX_UNROLLED if tile.rows * tile.quads * products.sums_per_quad <= 16 else 1
+    few = tile.rows * tile.quads * products.sums_per_quad <= 16 and not issubclass(products, WideSmlal)
+    unroll = MAX_UNROLLED if few else 1
     peels = False
     if expands:
         # The groups that are not peeled must still fit a loop well.
@@ -138,7 +148,7 @@ def choose_plan(rows: Rows, channels: int, products: type[Products], tile: Tile 
 
 
 def product_space(
-    family: str, rows: Rows, channels: int, products: type[Products], build: Callable[[Plan], tirx.PrimFunc]
+    family: str, rows: Rows, channels: int, products: type[AnyProducts], build: Callable[[Plan], tirx.PrimFunc]
 ) -> Space:
     """Return the space of one product.
 
@@ -189,15 +199,17 @@ def _least_unroll(plan: Plan) -> int:
     return min(same)
 
 
-def _loads(tile: Tile, rows: Rows, products: type[Products]) -> float:
+def _loads(tile: Tile, rows: Rows, products: type[AnyProducts]) -> float:
     return products.loads(tile.rows, tile.quads, rows.joinable) / (tile.rows * tile.quads)
 
 
-def _tiles(rows: Rows, channels: int, products: type[Products], max_sums: int) -> list[Tile]:
+def _tiles(
+    rows: Rows, channels: int, products: type[AnyProducts], max_sums: int, max_rows: int = MAX_ROWS
+) -> list[Tile]:
     """Tiles whose sums fit, in the order in which equals are preferred."""
     return [
         Tile(r, quads)
         for quads in divisors(channels // 4)
-        for r in (d for d in divisors(rows.tile_of) if d <= MAX_ROWS)
-        if r * quads * products.sums_per_quad <= max_sums and r * (quads + 1) + 2 <= REGISTERS
+        for r in (d for d in divisors(rows.tile_of) if d <= max_rows)
+        if r * quads * products.sums_per_quad <= max_sums and r * products.inputs_per_row * (quads + 1) + 2 <= REGISTERS
     ]

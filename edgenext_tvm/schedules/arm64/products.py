@@ -29,11 +29,14 @@ class Tile:
 class Sdot:
     """Products by sdot: one register of sums per quad of channels."""
 
+    x_dtype = "int8"
     sums_per_quad = 1
+    inputs_per_row = 1  # registers that one row's inputs take
     slot_lanes = 4  # consecutive products that one group of weights serves
     item_bytes = 4
     xca_rows = 4
     max_sums = 24  # of 32 registers: the others hold inputs and weights
+    max_rows = 8
 
     @staticmethod
     def loads(rows: int, quads: int, expanded: bool) -> float:
@@ -84,12 +87,15 @@ class Sdot:
 class Smlal:
     """Products by smull and smlal: a register of sums holds two partial sums of each of two channels."""
 
+    x_dtype = "int8"
     sums_per_quad = 2
+    inputs_per_row = 1
     per_group = 1  # registers that eight inputs are expanded to
     slot_lanes = 8
     item_bytes = 16
     xca_rows = 2
     max_sums = 16  # LLVM overlaps up to eight products, which also need registers
+    max_rows = 8
 
     @staticmethod
     def loads(rows: int, quads: int, expanded: bool) -> float:

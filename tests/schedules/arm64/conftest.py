@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -21,7 +22,14 @@ FEATURES = {"cortex-a72": ("neon",), "cortex-a76": ("neon", "dotprod")}
 ALIGN = 64
 
 Case = tuple[Kernel, "dict[str, int] | None"]
-WrongPoints = Callable[[str, Sequence[Case], Sequence[str]], list[str]]
+
+
+class WrongPoints(Protocol):
+    """See the fixture `wrong_points`."""
+
+    def __call__(
+        self, processor: str, cases: Sequence[Case], patterns: Sequence[str], weight: int | None = None
+    ) -> list[str]: ...
 
 
 class _Data:
@@ -49,9 +57,12 @@ def _lower(kernel: Kernel, decisions: dict[str, int] | None, processor: str, nam
 
 @pytest.fixture
 def wrong_points(targets: dict[str, tuple[str, Target]], tmp_path: Path) -> WrongPoints:
-    """(processor, points, input patterns) -> those whose bits differ from the twin's, run in two ranges."""
+    """(processor, points, input patterns) -> those whose bits differ from the twin's, run in two ranges.
 
-    def run(processor: str, cases: Sequence[Case], patterns: Sequence[str]) -> list[str]:
+    A last argument is the value of all weights, in place of the pattern's.
+    """
+
+    def run(processor: str, cases: Sequence[Case], patterns: Sequence[str], weight: int | None = None) -> list[str]:
         target = targets[processor][1]
         data, calls = _Data(), []
         lowered: list[PlainKernel] = []
@@ -63,6 +74,8 @@ def wrong_points(targets: dict[str, tuple[str, Target]], tmp_path: Path) -> Wron
             for pattern in patterns:
                 prefix = f"v{number}_{pattern}_"
                 inputs = sample_inputs(kernel, 1, pattern)
+                if weight is not None:
+                    inputs[1].fill(weight)
                 outputs = [np.zeros(*type_) for type_ in kernel.output_types()]
                 arrays = [*pack_arguments(func, inputs), *outputs, *scratch]
                 for index in plain.arguments:
