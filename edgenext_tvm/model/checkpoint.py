@@ -26,7 +26,10 @@ __all__ = [
 ]
 
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
-BUNDLED = {"edgenext_xx_small": "edgenext_xx_small_cifar10.safetensors"}
+BUNDLED = {
+    "edgenext_xx_small": "edgenext_xx_small_cifar10.safetensors",
+    "edgenext_x_small": "edgenext_x_small_cifar10.safetensors",
+}
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 # A training counter that inference never reads; some writers leave it out.
 COUNTER = ".num_batches_tracked"

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from edgenext_tvm.errors import UserError
 from edgenext_tvm.model.checkpoint import (
+    BUNDLED,
     bundled_checkpoint,
     identify_variant,
     load_checkpoint,
@@ -53,11 +54,12 @@ def test_every_variant_is_recognised_whatever_its_classifier(name: str) -> None:
     assert identify_variant(build_model(name, num_classes=3).state_dict()) == name
 
 
-def test_bundled_checkpoint_loads_with_its_own_size_and_classes() -> None:
-    path = bundled_checkpoint("edgenext_xx_small")
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_checkpoint_loads_with_its_own_size_and_classes(name: str) -> None:
+    path = bundled_checkpoint(name)
     assert path is not None
     model = load_model(path)
-    assert (model.config.name, model.num_classes, model.input_size) == ("edgenext_xx_small", 10, 128)
+    assert (model.config.name, model.num_classes, model.input_size) == (name, 10, 128)
     assert bundled_checkpoint("edgenext_base") is None
 
 

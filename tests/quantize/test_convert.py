@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edgenext_tvm.errors import UserError
+from edgenext_tvm.model.checkpoint import BUNDLED as WITH_WEIGHTS
 from edgenext_tvm.model.checkpoint import bundled_checkpoint, load_model
 from edgenext_tvm.model.edgenext import build_model
 from edgenext_tvm.quantize import (
@@ -20,6 +21,7 @@ from edgenext_tvm.quantize import (
     quantize_with_recipe,
 )
 from edgenext_tvm.quantize.accuracy import compare
+from edgenext_tvm.quantize.recipe import weights_sha256
 
 BUNDLED = "edgenext_xx_small"
 
@@ -147,6 +149,15 @@ def test_program_needs_its_suffix_and_folder(small_program, tmp_path: Path) -> N
         small_program.save(tmp_path / "program.bin")
     with pytest.raises(UserError, match=r"folder .*absent does not exist"):
         small_program.save(tmp_path / "absent" / "program.pt2")
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_every_bundled_checkpoint_has_a_recipe_of_its_own(name: str) -> None:
+    path = bundled_checkpoint(name)
+    assert path is not None
+    recipe = Recipe.load(path.with_suffix(".recipe.json"))
+    assert recipe.weights_sha256 == weights_sha256(load_model(path))
+    assert recipe.calibration.num_images == 512
 
 
 def bundled() -> tuple[torch.nn.Module, QuantizedProgram]:
