@@ -85,6 +85,17 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def _fair_stride(count: int, max_samples: int) -> int:
+    """The least stride that leaves at most `max_samples` of `count` values and shares no factor with `count`.
+
+    So it shares none with the number of channels either: with one it would see the same few channels of every pixel.
+    """
+    stride = -(-count // max_samples)
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return stride
+
+
 def qparams_from_range(low: float, high: float) -> tuple[float, int]:
     """(scale, zero_point) whose int8 grid covers [min(low, 0), max(high, 0)] and contains real zero.
 
@@ -127,7 +138,7 @@ class Histogram:
         while peak >= self.limit:
             self._double()
         flat = values.reshape(-1)
-        stride = -(-flat.numel() // max_samples)
+        stride = _fair_stride(flat.numel(), max_samples)
         counts = torch.histc(flat[::stride].float(), self.bins, -self.limit, self.limit)
         self.counts += counts.to(torch.int64).numpy()
 

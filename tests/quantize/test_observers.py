@@ -191,3 +191,13 @@ def test_weights_are_symmetric_per_output_channel() -> None:
 def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ObserverSettings(**settings)
+
+
+@pytest.mark.parametrize(("pixels", "channels", "max_samples"), [(64, 24, 64), (4096, 96, 1 << 18), (100, 7, 100)])
+def test_samples_come_from_all_channels_alike(pixels: int, channels: int, max_samples: int) -> None:
+    histogram = Histogram(512)
+    # channel c holds the value c + 1, far from its neighbours' bins
+    histogram.add(torch.arange(1.0, channels + 1).repeat(pixels, 1), max_samples)
+    found = histogram.counts[histogram.counts > 0]
+    assert found.sum() <= max_samples
+    assert len(found) == channels and found.min() >= 0.5 * found.sum() / channels
