@@ -33,19 +33,12 @@ def check_against_float32(settings: CompileSettings, logs: Path | None, runner: 
     if runner == "rpc":
         raise UserError("whole programs are not run over rpc; use `bench` on the board, or --runner ssh://user@host")
     with tempfile.TemporaryDirectory(prefix="edgenext-tvm-check-") as folder:
-        builds = {}
-        for precision in ("int8", "float32"):
-            chosen = dataclasses.replace(
-                settings,
-                precision=precision,
-                out=Path(folder) / precision,
-                tuning_logs=logs,
-                calibration=settings.calibration if precision == "int8" else None,
-                recipe=settings.recipe if precision == "int8" else None,
-                max_arena_kib=None,
-            )
-            builds[precision] = compile_stages(chosen, Stages(None), quiet=True).folder
-        return compare_builds(builds["int8"], builds["float32"], runner)
+        chosen = dataclasses.replace(settings, out=Path(folder) / "int8", tuning_logs=logs, max_arena_kib=None)
+        int8, float32 = (
+            compile_stages(each, Stages(None), quiet=True).folder
+            for each in (chosen, float32_settings(chosen, Path(folder) / "float32"))
+        )
+        return compare_builds(int8, float32, runner)
 
 
 def check_build(settings: CompileSettings, int8: Path) -> FloatCheck:
@@ -53,22 +46,32 @@ def check_build(settings: CompileSettings, int8: Path) -> FloatCheck:
     if settings.precision != "int8" or is_program_file(settings.model):
         raise UserError("--compare-float32 needs a variant compiled to int8: there is nothing to compare with")
     with tempfile.TemporaryDirectory(prefix="edgenext-tvm-check-") as folder:
-        chosen = dataclasses.replace(
-            settings,
-            precision="float32",
-            out=Path(folder) / "float32",
-            calibration=None,
-            recipe=None,
-            max_arena_kib=None,
-        )
+        chosen = float32_settings(settings, Path(folder) / "float32")
         built = compile_stages(chosen, Stages(None), quiet=True).folder
         return compare_builds(int8, built, "local" if settings.board.is_host else "emulator")
 
 
+def float32_settings(settings: CompileSettings, out: Path) -> CompileSettings:
+    """The float32 build of the same model for the same board: without all that decides how it is quantized."""
+    return dataclasses.replace(
+        settings,
+        precision="float32",
+        out=out,
+        calibration=None,
+        recipe=None,
+        goal=None,
+        budget_images=None,
+        max_arena_kib=None,
+    )
+
+
 def recorded_check(settings: CompileSettings, manifest: Manifest) -> FloatCheck | None:
-    """The check that tuning stored for this model and size, if the build used that database."""
+    """The check that tuning stored for this model and size, if the build used that database and, like the build that
+    was measured, holds no int16 tensors.
+    """
     schedule = TunedSchedule.for_board(settings.board, settings.use_tuning, settings.tuning_logs)
-    if schedule.manifest is None or manifest.precision != "int8":
+    activations = manifest.recipe.get("activations", {}).values()
+    if schedule.manifest is None or manifest.precision != "int8" or any(a["dtype"] == "int16" for a in activations):
         return None
     size = manifest.input_shape[1]
     found = (c for c in schedule.manifest.checks if (c.model, c.input_size) == (manifest.model, size))
