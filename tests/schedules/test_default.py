@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,22 +148,20 @@ def xx_small_kernels() -> list[Kernel]:
 
 
 @pytest.mark.parametrize("name", ["cortex-a72"])
-def test_a_whole_network_stays_small_and_compiles_fast(name: str, targets, tmp_path: Path) -> None:
+def test_a_whole_network_stays_small(name: str, targets, tmp_path: Path) -> None:
     check_network(*targets[name], tmp_path / "kernels.o")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["znver4", "cortex-a76", "cortex-a7"])
-def test_a_whole_network_stays_small_and_compiles_fast_everywhere(name: str, targets, tmp_path: Path) -> None:
+def test_a_whole_network_stays_small_everywhere(name: str, targets, tmp_path: Path) -> None:
     check_network(*targets[name], tmp_path / "kernels.o")
 
 
 def check_network(isa: str, target: Target, path: Path) -> None:
-    start = time.process_time()
     lowered = [lower(kernel, isa, target, f"kernel{i}") for i, kernel in enumerate(xx_small_kernels())]
     assert len(lowered) > 40
     path.write_bytes(object_bytes(lowered, target))
-    assert time.process_time() - start < 60
     assert read_size(path).text < 150_000
 
 
