@@ -78,9 +78,7 @@ class Cpu(_Frozen):
         allowed = FEATURES[self.isa]
         for feature in self.features:
             if feature not in allowed:
-                raise ValueError(
-                    f"features: '{feature}' is not a feature of {self.isa}; allowed: {', '.join(allowed)}"
-                )
+                raise ValueError(f"features: '{feature}' is not a feature of {self.isa}; allowed: {', '.join(allowed)}")
         return self
 
 
@@ -117,18 +115,12 @@ class ToolchainSpec(_Frozen):
             if not self.zig_target:
                 raise ValueError('zig_target: missing, kind "zig" needs it, for example "aarch64-linux-musl"')
             if self.cc:
-                raise ValueError(
-                    'cc: not allowed with kind "zig"; remove it, or set kind to "system" or "gnu"'
-                )
+                raise ValueError('cc: not allowed with kind "zig"; remove it, or set kind to "system" or "gnu"')
         else:
             if not self.cc:
-                raise ValueError(
-                    f'cc: missing, kind "{self.kind}" needs it, for example "aarch64-linux-gnu-gcc"'
-                )
+                raise ValueError(f'cc: missing, kind "{self.kind}" needs it, for example "aarch64-linux-gnu-gcc"')
             if self.zig_target or self.zig_shared_target:
-                raise ValueError(
-                    f'zig_target: not allowed with kind "{self.kind}"; remove it, or set kind to "zig"'
-                )
+                raise ValueError(f'zig_target: not allowed with kind "{self.kind}"; remove it, or set kind to "zig"')
         return self
 
 
@@ -143,8 +135,7 @@ class Run(_Frozen):
     def _complete(self) -> Run:
         if self.runner == "qemu" and not (self.qemu and self.qemu_cpu):
             raise ValueError(
-                'qemu, qemu_cpu: runner "qemu" needs both, '
-                'for example qemu = "qemu-aarch64", qemu_cpu = "cortex-a72"'
+                'qemu, qemu_cpu: runner "qemu" needs both, for example qemu = "qemu-aarch64", qemu_cpu = "cortex-a72"'
             )
         return self
 
@@ -191,9 +182,7 @@ class Board(_Frozen):
         if not codegen.llvm_is_valid_cpu(self.llvm.mcpu, self.llvm.mtriple):
             known = ", ".join(
                 str(cpu)
-                for cpu in codegen.llvm_get_cpu_archlist(
-                    Target({"kind": "llvm", "mtriple": self.llvm.mtriple})
-                )
+                for cpu in codegen.llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": self.llvm.mtriple}))
             )
             raise UserError(
                 f"{self.file}: llvm.mcpu: LLVM knows no CPU '{self.llvm.mcpu}' for {self.llvm.mtriple}; "
@@ -218,16 +207,14 @@ class Board(_Frozen):
             if not codegen.target_has_features([name], target):
                 raise UserError(
                     f"{self.file}: cpu.features: '{name}' is not enabled by llvm.mcpu = '{self.llvm.mcpu}' and "
-                    f"llvm.mattr; add \"+{name}\" to llvm.mattr, or remove the feature"
+                    f'llvm.mattr; add "+{name}" to llvm.mattr, or remove the feature'
                 )
         return target
 
 
 def target_folders() -> list[Path]:
     """Folders that hold boards, in the order of the search: the user's, then the bundled one."""
-    own = [
-        Path(folder).expanduser() for folder in os.environ.get(TARGETS_ENV, "").split(os.pathsep) if folder
-    ]
+    own = [Path(folder).expanduser() for folder in os.environ.get(TARGETS_ENV, "").split(os.pathsep) if folder]
     return [*own, TARGETS]
 
 
@@ -243,9 +230,7 @@ def board_files() -> dict[str, Path]:
 def load_board(name_or_path: str | Path) -> Board:
     """The board of that name, folder or file. Raises UserError naming file, field and allowed values."""
     path = Path(name_or_path).expanduser()
-    looks_like_path = (
-        os.sep in str(name_or_path) or path.suffix == ".toml" or str(name_or_path) in (".", "..")
-    )
+    looks_like_path = os.sep in str(name_or_path) or path.suffix == ".toml" or str(name_or_path) in (".", "..")
     if looks_like_path:
         file = path / "board.toml" if path.is_dir() else path
         if not file.is_file():
@@ -274,9 +259,7 @@ def _read(file: Path) -> Board:
     try:
         board = Board.model_validate(raw)
     except ValidationError as error:
-        raise UserError(
-            "\n".join(f"{file}: {_explain(dict(problem))}" for problem in error.errors())
-        ) from None
+        raise UserError("\n".join(f"{file}: {_explain(dict(problem))}" for problem in error.errors())) from None
     if board.name != file.parent.name:
         raise UserError(
             f"{file}: name: '{board.name}' differs from its folder '{file.parent.name}'; "
@@ -303,9 +286,7 @@ def _explain(problem: dict[str, Any]) -> str:
     if kind == "missing":
         return f"{where}: missing"
     if kind == "literal_error":
-        return (
-            f"{where}: '{given}' is not allowed; allowed: {problem['ctx']['expected'].replace(' or ', ', ')}"
-        )
+        return f"{where}: '{given}' is not allowed; allowed: {problem['ctx']['expected'].replace(' or ', ', ')}"
     if kind == "value_error":
         message = str(problem["ctx"]["error"])
         # a check of a whole section names the field itself

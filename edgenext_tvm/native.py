@@ -77,9 +77,7 @@ def _known_features() -> dict[str, str]:
 def _model_features() -> set[str]:
     from tvm.target import Target, codegen
 
-    listed = codegen.llvm_get_cpu_features(
-        Target({"kind": "llvm", "mtriple": llvm_triple(), "mcpu": cpu_model()})
-    )
+    listed = codegen.llvm_get_cpu_features(Target({"kind": "llvm", "mtriple": llvm_triple(), "mcpu": cpu_model()}))
     return {str(feature) for feature in listed}
 
 

@@ -146,9 +146,7 @@ def lower_program(program: Program, prefix: str, target: Target, schedule: Sched
         signature = _signature(step, len(func.params), shared[index])
         kernel = pool.get(func, step.kind, signature)
         packed = constants.pack(step, signature.operands, packings_of(kernel.func))
-        operands = tuple(
-            packed[a] if a < len(packed) else HoistedRef(a - len(packed)) for a in kernel.arguments
-        )
+        operands = tuple(packed[a] if a < len(packed) else HoistedRef(a - len(packed)) for a in kernel.arguments)
         steps.append(LoweredStep(step, kernel, operands))
     hoisted = {i: s.kernel.hoisted_bytes for i, s in enumerate(steps) if s.kernel.hoisted_bytes}
     plan = plan_memory(program, shared, hoisted)

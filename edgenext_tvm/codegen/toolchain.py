@@ -158,9 +158,7 @@ class Toolchain:
     def link_executable(self, objects: Sequence[Path], out: Path) -> Path:
         """A static program: it needs nothing of the board's file system."""
         out.parent.mkdir(parents=True, exist_ok=True)
-        self._call(
-            [*self.static_linker, "-static", *COMMON_LDFLAGS, *map(str, objects), *LIBRARIES, "-o", str(out)]
-        )
+        self._call([*self.static_linker, "-static", *COMMON_LDFLAGS, *map(str, objects), *LIBRARIES, "-o", str(out)])
         return out
 
     def size(self, path: Path) -> SectionBytes:
@@ -186,8 +184,7 @@ class Toolchain:
             first = next((i for i, line in enumerate(lines) if re.search("error|undefined", line, re.IGNORECASE)), 0)
             shown = "\n".join(lines[first : first + _ERROR_LINES]) or "(no output)"
             raise UserError(
-                f"command failed with status {done.returncode}:\n  {' '.join(command)}\n"
-                f"{shown}\n{self.advice}"
+                f"command failed with status {done.returncode}:\n  {' '.join(command)}\n{shown}\n{self.advice}"
             )
 
 

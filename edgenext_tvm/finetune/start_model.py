@@ -66,7 +66,7 @@ def start_model(
 
 
 def choose_device(device: str | None) -> str:
-    """"cpu" or "cuda"; None takes the GPU where there is one. UserError where it is asked for and absent."""
+    """ "cpu" or "cuda"; None takes the GPU where there is one. UserError where it is asked for and absent."""
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda"):

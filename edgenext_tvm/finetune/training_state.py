@@ -39,9 +39,7 @@ def read_state(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         # torch raises errors of many kinds for a damaged file
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
-        raise UserError(
-            f"cannot read the training state {path} ({reason}); delete it and train anew"
-        ) from error
+        raise UserError(f"cannot read the training state {path} ({reason}); delete it and train anew") from error
     found = state.get("identity") if isinstance(state, dict) else None
     if not isinstance(found, dict):
         raise UserError(f"{path} is no training state; delete it and train anew")

@@ -163,6 +163,5 @@ def check_channel_window(kernel: Kernel, offset_field: str, width: int, total_fi
     offset, total = getattr(kernel, offset_field), getattr(kernel, total_field)
     if offset < 0 or offset + width > total:
         raise UserError(
-            f"{kernel.kind}: channels [{offset}, {offset + width}) ({offset_field}) do not fit in "
-            f"{total_field}={total}"
+            f"{kernel.kind}: channels [{offset}, {offset + width}) ({offset_field}) do not fit in {total_field}={total}"
         )

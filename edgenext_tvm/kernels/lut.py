@@ -62,9 +62,7 @@ class Lut(Kernel):
         """Index the table."""
         x, table, *rest = arrays
         y = rest[0].copy() if self.inplace else np.zeros(*self.output_types()[0])
-        y[:, self.y_offset : self.y_offset + self.c] = rq.lut(
-            table, x[:, self.x_offset : self.x_offset + self.c]
-        )
+        y[:, self.y_offset : self.y_offset + self.c] = rq.lut(table, x[:, self.x_offset : self.x_offset + self.c])
         return y
 
     def _build(self) -> tirx.PrimFunc:

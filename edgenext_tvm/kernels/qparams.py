@@ -66,9 +66,7 @@ class LayerNormParams(NamedTuple):
 def _check_scale(name: str, scale: float | np.ndarray) -> None:
     values = np.asarray(scale, np.float64)
     if not np.all(np.isfinite(values)) or np.any(values <= 0):
-        raise UserError(
-            f"{name} is {scale}, a scale must be finite and greater than 0; recalibrate that tensor"
-        )
+        raise UserError(f"{name} is {scale}, a scale must be finite and greater than 0; recalibrate that tensor")
 
 
 def _check_zero_point(name: str, zero_point: int, dtype: str = "int8") -> None:
@@ -85,9 +83,7 @@ def _fraction_bits(limit: float, largest: float, what: str) -> int:
     if largest * 2.0**bits >= limit:
         bits -= 1
     if bits < 0:
-        raise UserError(
-            f"{what}: the ratio of scales is too large for fixed point; recalibrate the output's range"
-        )
+        raise UserError(f"{what}: the ratio of scales is too large for fixed point; recalibrate the output's range")
     return bits
 
 
@@ -148,9 +144,7 @@ def dense_params(
     folded = bias_q - int(zp_in) * by_channel.sum(axis=0)
     reach = np.abs(folded) - QRANGE[x_dtype][0] * np.abs(by_channel).sum(axis=0)
     if reach.max(initial=0) >= 2**31:
-        raise UserError(
-            f"{by_channel.shape[0]} products per output do not fit an int32 sum; use fewer input channels"
-        )
+        raise UserError(f"{by_channel.shape[0]} products per output do not fit an int32 sum; use fewer input channels")
     mult = s_in * widened / s_out
     return DenseParams(w, folded.astype(np.int32), mult.astype(np.float32))
 
@@ -243,9 +237,7 @@ def lut_params(
     real = (np.arange(-128, 128, dtype=np.float64) - zp_in) * s_in
     values = np.asarray(fn(real), np.float64) / s_out
     if np.any(np.isnan(values)):
-        raise UserError(
-            f"the function is not a number at {real[np.isnan(values)][0]:g}; it cannot become a table"
-        )
+        raise UserError(f"the function is not a number at {real[np.isnan(values)][0]:g}; it cannot become a table")
     # Clip before rounding: an infinite value has no integer.
     return (np.rint(np.clip(values, -128 - zp_out, 127 - zp_out)) + zp_out).astype(np.int8)
 

@@ -41,9 +41,7 @@ def round_half_even_expr(f: tirx.Expr) -> tirx.Expr:
     return bits - _const(ROUNDING_MAGIC_BITS, "int32")
 
 
-def requant_expr(
-    acc: tirx.Expr, multiplier: tirx.Expr, zero_point: tirx.Expr, dtype: str = "int8"
-) -> tirx.Expr:
+def requant_expr(acc: tirx.Expr, multiplier: tirx.Expr, zero_point: tirx.Expr, dtype: str = "int8") -> tirx.Expr:
     """Return int8 (or int16: wide): int32 `acc` times float32 `multiplier`, rounded half to even, plus int32
     `zero_point`, saturated at the range of `dtype`."""
     qmin, qmax = QRANGE[dtype]

@@ -46,9 +46,7 @@ def needs_padding(kernel: Any) -> bool:
     return bool(kernel.pad_top or kernel.pad_left or below or right)
 
 
-def emit_padding(
-    kernel: Any, x: tirx.Buffer, x_offset: int, channels: int, zero_point: tirx.Expr
-) -> tirx.Buffer:
+def emit_padding(kernel: Any, x: tirx.Buffer, x_offset: int, channels: int, zero_point: tirx.Expr) -> tirx.Buffer:
     """Emit block "pad", a copy of channels [x_offset, x_offset + C) with a border of zero points, and return it.
 
     The result is [N, (OH-1)*stride_h + KH, (OW-1)*stride_w + KW, C], x's dtype: exactly the pixels that windows see.

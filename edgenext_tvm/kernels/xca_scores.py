@@ -107,9 +107,7 @@ class XcaScores(Kernel):
         diff = logits.max(axis=2, keepdims=True) - logits
         exponent = np.minimum(diff >> LOGIT_FRACTION_BITS, MAX_EXPONENT)
         mantissa = table[diff & 255] + (np.int32(1) << (TABLE_FRACTION_BITS - 1 + exponent))
-        return np.ascontiguousarray(
-            (mantissa >> (TABLE_FRACTION_BITS + exponent)).astype(np.int8).transpose(0, 2, 1)
-        )
+        return np.ascontiguousarray((mantissa >> (TABLE_FRACTION_BITS + exponent)).astype(np.int8).transpose(0, 2, 1))
 
     def _build(self) -> tirx.PrimFunc:
         heads, d, c = self.heads, self.d, self.c

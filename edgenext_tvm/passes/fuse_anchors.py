@@ -78,9 +78,7 @@ class _AnchorFuser(Rewriter):
     def residual_call(self, anchor: Anchor, residual: Quantized, target: Quantized) -> relax.Expr:
         self.layer = anchor.layer
         weight, bias, mult = _parameters(anchor, target.scale)
-        params = residual_params(
-            mult, target.scale, residual.scale, residual.zero_point, target.dtype, residual.dtype
-        )
+        params = residual_params(mult, target.scale, residual.scale, residual.zero_point, target.dtype, residual.dtype)
         operands = [
             self.reshape(anchor.source.data, anchor.input_shape),
             weight,

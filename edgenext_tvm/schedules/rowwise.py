@@ -17,9 +17,7 @@ MAX_LANES = 16
 
 def parallel_rows(sch: s_tir.Schedule, row: LoopRV) -> LoopRV:
     """Make chunks of rows the parallel loop; return the loop over one row of a chunk."""
-    rows = largest_divisor(
-        extent(sch, row), min(MAX_ROWS_PER_CHUNK, max(1, extent(sch, row) // MIN_PARALLEL))
-    )
+    rows = largest_divisor(extent(sch, row), min(MAX_ROWS_PER_CHUNK, max(1, extent(sch, row) // MIN_PARALLEL)))
     chunk, row_inner = sch.split(row, [None, rows])
     sch.parallel(chunk)
     return row_inner

@@ -14,9 +14,7 @@ from edgenext_tvm.finetune.open_data import Data, open_data
 
 def opened(images: Path, validation: Path | None = None, hold_out: float = 0.0, said: list[str] | None = None) -> Data:
     say = (lambda _: None) if said is None else said.append
-    return open_data(
-        images, validation, hold_out, stored_size=96, validation_size=64, limit=None, seed=0, say=say
-    )
+    return open_data(images, validation, hold_out, stored_size=96, validation_size=64, limit=None, seed=0, say=say)
 
 
 def numbered(path: Path, labels: list[int]) -> Path:

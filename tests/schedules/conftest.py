@@ -97,9 +97,7 @@ TARGETS = {
     ),
     "cortex-a7": (
         "armv7",
-        Target(
-            {"kind": "llvm", "mtriple": "armv7l-linux-gnueabihf", "mcpu": "cortex-a7", "mattr": ["+neon", "+vfp4"]}
-        ),
+        Target({"kind": "llvm", "mtriple": "armv7l-linux-gnueabihf", "mcpu": "cortex-a7", "mattr": ["+neon", "+vfp4"]}),
     ),
 }
 

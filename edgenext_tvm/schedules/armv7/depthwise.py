@@ -86,9 +86,7 @@ class _Depthwise:
                     with loop(count, "run") as run:
                         column = start + run * self.pixels
                         sums = self._sums(b, n, top, (first, last), zero_point, channel, column, edge)
-                        emit_outputs(
-                            kernel.epilogue, b, sums, channel, partial(self._place, n, i, column), biased=True
-                        )
+                        emit_outputs(kernel.epilogue, b, sums, channel, partial(self._place, n, i, column), biased=True)
 
     def _place(self, n: Expr, i: Expr, column: Expr, pixel: int, channel: Expr) -> list[Expr]:
         return [n, i, column + pixel, channel + self.kernel.y_offset]

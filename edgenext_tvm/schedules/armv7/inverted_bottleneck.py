@@ -101,9 +101,7 @@ class _Bottleneck:
                 ep.emit_look_up(hidden, tirx.IntImm("int32", 0), b["lut"], size)
                 if self.kernel.epilogue == "residual":
                     narrowing["r"] = ep.flat(b["r"])
-                self._multiply(
-                    self.narrow, self.kernel.epilogue, hidden, 0, scratch[1], b["w2"], narrowing, y, first
-                )
+                self._multiply(self.narrow, self.kernel.epilogue, hidden, 0, scratch[1], b["w2"], narrowing, y, first)
 
     def _tiles(self, product: Product) -> int:
         return self.rows // product.tile.rows

@@ -106,9 +106,7 @@ class _XcaApply:
 
         def add(key: Expr | int, at: Expr | int, lanes: range) -> None:
             # Four values a row from `at` on, of which those in `lanes` count, for keys from `key` on.
-            values = [
-                bind(qkv.vload([row + r, first + at], "int8x4").astype("int16x4"), "v") for r in range(self.rows)
-            ]
+            values = [bind(qkv.vload([row + r, first + at], "int8x4").astype("int16x4"), "v") for r in range(self.rows)]
             for i, lane in enumerate(lanes):
                 scores = bind(wide.vload([(block * d + key + i) * CHANNELS], "int16x8"), "e")
                 for r, value in enumerate(values):

@@ -229,7 +229,6 @@ class _Emitter:
             store(self.y, position, channels, LANES)
 
 
-
 def _byte(value: int, place: int) -> Expr:
     """Return an int32 whose byte `place` is `value`."""
     return tirx.const(int(np.uint32(value << (8 * place)).view(np.int32)), "int32")

@@ -219,8 +219,7 @@ def load_head(kernel: XcaApply, e: tirx.Buffer, qp: tirx.Buffer, scale: tirx.Buf
             total: Register = total,
         ) -> None:
             rows = [
-                avx2.widen(load(e, [head, step * GROUP + b, vector * LANES], lanes), lanes, LANES)
-                for b in range(count)
+                avx2.widen(load(e, [head, step * GROUP + b, vector * LANES], lanes), lanes, LANES) for b in range(count)
             ]
             words = bind("weights", interleave(rows + [avx2.splat(0, "int8", LANES)] * (GROUP - count)))
             store(pairs, [step * 2 * LANES], avx2.as_type("int16x16", words), 2 * LANES)
