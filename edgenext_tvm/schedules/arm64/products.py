@@ -26,11 +26,25 @@ class Tile:
     quads: int
 
 
-class Sdot:
+class WholeSums:
+    """One register of sums per quad of channels, which need not be added to each other."""
+
+    tile: Tile
+    sums_per_quad = 1
+
+    def start(self, sums: Registers, bias: Sequence[Expr]) -> None:
+        for r in range(self.tile.rows):
+            for v, value in enumerate(bias):
+                sums.set(r * self.tile.quads + v, value)
+
+    def total(self, sums: Registers, row: int, quad: int) -> Expr:
+        return sums.get(row * self.tile.quads + quad)
+
+
+class Sdot(WholeSums):
     """Products by sdot: one register of sums per quad of channels."""
 
     x_dtype = "int8"
-    sums_per_quad = 1
     inputs_per_row = 1  # registers that one row's inputs take
     slot_lanes = 4  # consecutive products that one group of weights serves
     item_bytes = 4
@@ -56,11 +70,6 @@ class Sdot:
         """Where the weight of channel 4 * quad + lane lies in the group of product k."""
         return quad * 16 + lane * 4 + k
 
-    def start(self, sums: Registers, bias: Sequence[Expr]) -> None:
-        for r in range(self.tile.rows):
-            for v, value in enumerate(bias):
-                sums.set(r * self.tile.quads + v, value)
-
     def add(
         self,
         sums: Registers,
@@ -79,9 +88,6 @@ class Sdot:
                 for r, x in enumerate(xs):
                     index = r * self.tile.quads + v
                     sums.set(index, neon.sdot(sums.get(index), weights, neon.dup_quad(x, j)))
-
-    def total(self, sums: Registers, row: int, quad: int) -> Expr:
-        return sums.get(row * self.tile.quads + quad)
 
 
 class Smlal:
@@ -181,13 +187,12 @@ class Smlal:
         return neon.addp(sums.get(first), sums.get(first + 1))
 
 
-class SmlalQuads(Smlal):
+class SmlalQuads(WholeSums, Smlal):
     """The same with whole sums of four channels a register, and twice the bytes of expanded inputs.
 
     It pays where many panels of channels share an expanded row: no sums are left to be added to each other.
     """
 
-    sums_per_quad = 1
     per_group = 2
     max_sums = 8  # with more LLVM spills, as their epilogues overlap too
 
@@ -203,11 +208,6 @@ class SmlalQuads(Smlal):
     def packing(self, argument: int) -> Packing:
         return PackedQuads(argument, (argument,), 4 * self.tile.quads, self.segment)
 
-    def start(self, sums: Registers, bias: Sequence[Expr]) -> None:
-        for r in range(self.tile.rows):
-            for v, value in enumerate(bias):
-                sums.set(r * self.tile.quads + v, value)
-
     @staticmethod
     def expand(x: Expr) -> list[Expr]:
         """Per four bytes of x one int8x16: the first two four times, then the last two four times."""
@@ -217,9 +217,6 @@ class SmlalQuads(Smlal):
         halves = tirx.reinterpret(f"int16x{lanes}", x)
         orders = [[at] * 4 + [at + 1] * 4 for at in range(0, lanes, 2)]
         return [tirx.reinterpret("int8x16", neon.shuffle([halves], order)) for order in orders]
-
-    def total(self, sums: Registers, row: int, quad: int) -> Expr:
-        return sums.get(row * self.tile.quads + quad)
 
 
 Products = Sdot | Smlal

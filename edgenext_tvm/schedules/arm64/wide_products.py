@@ -14,7 +14,7 @@ from tvm.tirx import Expr
 from ...intrinsics import arm_neon as neon
 from ...kernels.packing import PackedDots, Packing
 from .function import Registers, bind
-from .products import Products, Sdot, Tile
+from .products import Products, Sdot, Tile, WholeSums
 
 LOW_BITS = 4
 """Of the 12 bits of a wide input; the other eight are an int8."""
@@ -69,14 +69,10 @@ class WideSdot(Sdot):
         return (high << neon.splat(tirx.const(LOW_BITS, "int32"), 4)) + low
 
 
-class WideSmlal:
-    """Products of wide inputs by smlal of an element: one register of sums per quad of channels.
-
-    Weights are widened on the way, once for all rows of the tile.
-    """
+class WideSmlal(WholeSums):
+    """Products of wide inputs by smlal of an element. Weights are widened on the way, once for all rows of the tile."""
 
     x_dtype = "int16"
-    sums_per_quad = 1
     inputs_per_row = 1
     max_sums = 20
     max_rows = 6  # with more LLVM spills, as an element must be in one of the lower sixteen registers
@@ -93,11 +89,6 @@ class WideSmlal:
 
     def packing(self, argument: int) -> Packing:
         return PackedDots(argument, (argument,), 4 * self.tile.quads, 1, self.segment)
-
-    def start(self, sums: Registers, bias: Sequence[Expr]) -> None:
-        for r in range(self.tile.rows):
-            for v, value in enumerate(bias):
-                sums.set(r * self.tile.quads + v, value)
 
     def add(
         self,
@@ -122,9 +113,6 @@ class WideSmlal:
                 for r, x in enumerate(xs):
                     product = neon.smull(quad, neon.shuffle([x], [lane] * 4))
                     sums.set(r * quads + v, sums.get(r * quads + v) + product)
-
-    def total(self, sums: Registers, row: int, quad: int) -> Expr:
-        return sums.get(row * self.tile.quads + quad)
 
 
 AnyProducts = Products | WideSmlal

@@ -41,14 +41,20 @@ class DepthwiseTaps(Packing):
     def pack(self, *arrays: np.ndarray) -> np.ndarray:
         """See the class docstring."""
         (w,) = arrays
-        kh, kw, c = w.shape
-        shifted = np.zeros((GROUP * groups_of(kh, self.rows), kw, self.rows, c), np.int8)
-        for r in range(self.rows):
-            shifted[r : r + kh, :, r] = w
-        starts = [min(LANES * v, c - LANES) for v in range(-(-c // LANES))]
-        vectors = np.stack([shifted[..., start : start + LANES] for start in starts])
-        grouped = vectors.reshape(len(starts), -1, GROUP, kw, self.rows, LANES)
-        return np.ascontiguousarray(grouped.transpose(0, 3, 1, 4, 5, 2))
+        return np.ascontiguousarray(grouped_taps(w, self.rows, GROUP, LANES).transpose(0, 3, 1, 4, 5, 2))
+
+
+def grouped_taps(w: np.ndarray, rows: int, group: int, lanes: int) -> np.ndarray:
+    """Weights [KH, KW, C] as [vectors, groups, group, KW, rows, lanes]: item b of group g is tap group * g + b - r of
+    output row r, 0 where there is none. Vector v holds channels from min(lanes * v, C - lanes).
+    """
+    kh, kw, c = w.shape
+    shifted = np.zeros((group * -(-(rows + kh - 1) // group), kw, rows, c), w.dtype)
+    for r in range(rows):
+        shifted[r : r + kh, :, r] = w
+    starts = [min(lanes * v, c - lanes) for v in range(-(-c // lanes))]
+    vectors = np.stack([shifted[..., start : start + lanes] for start in starts])
+    return vectors.reshape(len(starts), -1, group, kw, rows, lanes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ...kernels import Depthwise
 from ...kernels.packing import Packing
 from ..space import Decisions, Knob, Space
 from ..vector_unit import divisors
+from ..x86.depthwise import grouped_taps
 from ..x86.emit import Expr, Register, bind, build_function, load, store
 from .epilogue import LANES, MAX_VECTORS, Table, requantize, slice_bytes
 
@@ -45,13 +46,7 @@ class DepthwiseTapPairs(Packing):
     def pack(self, *arrays: np.ndarray) -> np.ndarray:
         """See the class docstring."""
         (w,) = arrays
-        kh, kw, c = w.shape
-        shifted = np.zeros((GROUP * pairs_of(kh, self.rows), kw, self.rows, c), np.int16)
-        for r in range(self.rows):
-            shifted[r : r + kh, :, r] = w
-        starts = [min(LANES * v, c - LANES) for v in range(-(-c // LANES))]
-        vectors = np.stack([shifted[..., start : start + LANES] for start in starts])
-        paired = vectors.reshape(len(starts), -1, GROUP, kw, self.rows, LANES)
+        paired = grouped_taps(w.astype(np.int16), self.rows, GROUP, LANES)
         return np.ascontiguousarray(paired.transpose(0, 1, 3, 4, 5, 2))
 
 
