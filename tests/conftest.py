@@ -1,4 +1,4 @@
-"""Skips `qemu` tests with one clear reason where qemu-user is absent; shares the two builds that many tests read."""
+"""Skips `qemu` tests with one clear reason where qemu-user is absent; shares two builds and the CIFAR-10 folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 QEMU = ("qemu-aarch64", "qemu-arm")
 SMALLEST_INPUT = 64
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,3 +39,11 @@ def host_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rpi4_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model for the Raspberry Pi 4. Read only."""
     return _compile(tmp_path_factory.mktemp("rpi4") / "build", "rpi4")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with cifar10_train.npz and cifar10_test.npz."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no CIFAR-10 images at {SHARED_DATA}")
+    return SHARED_DATA

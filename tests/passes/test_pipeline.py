@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,18 +147,18 @@ def test_the_twins_compute_what_the_program_computes(lowered: Lowered) -> None:
     assert lowered.relative_error(x) <= 0.15
 
 
-def test_the_bundled_network_keeps_its_logits() -> None:
+def test_the_bundled_network_keeps_its_logits(shared_data: Path) -> None:
     checkpoint = bundled_checkpoint("edgenext_xx_small")
     model = load_model(checkpoint).eval()
     recipe = Recipe.load(next(checkpoint.parent.glob("edgenext_xx_small_cifar10.recipe.json")))
     program = quantize_with_recipe(model, recipe)
     lowered = Lowered(model, program, lower(import_program(program.exported)))
-    images = open_images("synthetic:2")
-    for index in range(2):
+    # on images unlike those it learned from the logits are small, and their relative error says little
+    images = open_images(shared_data / "cifar10_test.npz", limit=4)
+    for index in range(4):
         x = recipe.preprocessing(images.image(index))[None]
         assert x.shape == (1, 3, 128, 128)
-        # made-up images are unlike those it was trained and calibrated on, which it answers closer
-        assert lowered.relative_error(x) <= 0.1
+        assert lowered.relative_error(x) <= 0.06
 
 
 def test_a_program_that_is_not_quantized_takes_a_float_image(network, kinds) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from torch import Tensor, nn
 
 from edgenext_tvm.quantize import Preprocessing, QuantizedProgram, open_images, quantize_model
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 CHANNELS, SIDE, HEADS = 12, 8, 2
 
 
@@ -114,10 +111,3 @@ def small_program(small_model: nn.Module, small_preprocessing: Preprocessing) ->
 @pytest.fixture(scope="session")
 def small_input() -> Tensor:
     return torch.from_numpy(np.random.default_rng(3).normal(size=(1, 3, 32, 32)).astype(np.float32))
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"no CIFAR-10 images at {SHARED_DATA}")
-    return SHARED_DATA
